@@ -20,12 +20,15 @@ REDIS_7 = $(wildcard $(TOOLS)/redis-server)
 LUACHECK = $(wildcard $(TOOLS)/luacheck)
 # Most tests wait for something, so several run at once, each on a server and a queue of its own.
 PYTEST := $(BIN)/pytest --numprocesses 4 --dist worksteal
+# Needs no server of each kind, and a browser: `make web`.
+BROWSER := tests/python/test_dashboard_browser.py
 # What depends on the kind of server.
-SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --ignore=tests/python/test_embedded.py --ignore=tests/python/test_cli_dev.py
+SUITE := tests/python tests/model --ignore-glob="tests/python/test_docs*.py" --ignore-glob="tests/python/test_dashboard*.py" \
+  $(addprefix --ignore=tests/python/test_,embedded.py cli_dev.py cli_web.py django.py ops.py otel_program.py)
 
 SEED ?= 1
 
-.PHONY: demo demo-limits demo-workflow test check docs bench bench-peers bench-scale leaks chaos small-chaos soak fmt render style types rust python
+.PHONY: demo demo-limits demo-workflow test check docs web bench bench-peers bench-scale leaks chaos small-chaos soak fmt render style types rust python
 .PHONY: pythons servers packages develop release release-lua next-version clean compat redis-6 redis-7
 .NOTPARALLEL:
 
@@ -40,7 +43,7 @@ demo-limits: release
 demo-workflow: release
 	@cd docs/demo && PATH="$(BIN):$$PATH" $(BIN)/python workflow.py
 
-test: develop style types docs rust packages servers python compat pythons small-chaos
+test: develop style types docs rust packages servers python web compat pythons small-chaos
 check: test
 
 bench: release
@@ -106,6 +109,12 @@ types: develop
 	$(BIN)/mypy tests/python/typing_calls.py tests/python/typing_protocol.py tests/python/typing_waits.py tests/python/typing_workflows.py docs/demo/*.py
 	$(BIN)/python -m mypy.stubtest ardiq._core
 
+# The dashboard in a browser: Debian's `chromium`, found on the path, and what drives it. Without one it is not run.
+web: develop
+	@if ! command -v chromium > /dev/null; then echo "NOT RUN: the dashboard in a browser, as there is no chromium"; \
+	elif ! $(BIN)/pip install --group browser; then echo "NOT RUN: the dashboard in a browser, as nothing drives it"; \
+	else $(BIN)/pytest $(BROWSER); fi
+
 # The guides and a reference of the public interface, for reading in dist/site. A broken link fails it; it needs no network.
 docs: develop
 	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet --jobs auto --conf-dir docs/site . dist/site
@@ -119,7 +128,7 @@ rust: develop
 	ARDIQ_TEST_SERVER=$(CURDIR)/tests/scripts/emulated $(CARGO) test $(MANIFEST) --test scripts
 
 python: develop
-	$(PYTEST)
+	$(PYTEST) --ignore=$(BROWSER)
 
 # The same programs on ArdiQ 1.2, from PyPI in an environment of its own, and here.
 compat: develop

@@ -56,7 +56,8 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 `app`: `Ardiq`, the facade over settings, registry and contexts
 
-`cli`, `testing`, `django`, `sqlalchemy`, `otel`, `sentry`: what stands on the app; `cli` has one file a command
+`cli`, `web`, `testing`, `django`, `sqlalchemy`, `otel`, `sentry`: what stands on the app; `cli` has one file a command,
+`web` one a screen
 """
 
 TYPE_CHECKING = not __name__  # False, which editors that read `False` would not look behind; `typing` takes a while

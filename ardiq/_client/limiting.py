@@ -233,7 +233,7 @@ async def _listed(ask: Ask) -> list[LimitInfo]:
         rows |= {row.bucket: row for row in page.rows}
         cursor = page.cursor
         if cursor == "0":
-            found = [_info(row) for row in rows.values() if not is_batch(row.bucket)]
+            found = [info_of(row) for row in rows.values() if not is_batch(row.bucket)]
             return sorted(found, key=lambda limit: (limit.name, limit.key or ""))
 
 
@@ -245,17 +245,17 @@ async def _buckets(ask: Ask, limit: Limit | str | None) -> list[LimitInfo]:
         rows |= {row.bucket: row for row in page.rows}
         cursor = page.cursor
         if cursor == "0":
-            found = [_info(row) for row in rows.values() if not is_batch(row.bucket)]
+            found = [info_of(row) for row in rows.values() if not is_batch(row.bucket)]
             return sorted(found, key=lambda limit: (-limit.waiting, -limit.running, limit.name, limit.key or ""))
 
 
 async def _shown(ask: Ask, limit: Limit | str) -> LimitInfo | None:
     name, key = _named(limit)
     row = await ask(calls.limit(name=name, key=key))
-    return None if row is None else _info(row)
+    return None if row is None else info_of(row)
 
 
-def _info(row: calls.LimitRow) -> LimitInfo:
+def info_of(row: calls.LimitRow) -> LimitInfo:
     from urllib.parse import unquote  # not for a worker
 
     name, has_key, key = row.bucket.partition("(")

@@ -335,13 +335,13 @@ async def _workers(ask: Ask) -> list[WorkerInfo]:
     found, cursor = dict[str, WorkerInfo](), "0"
     while True:
         page = await ask(calls.workers(cursor=cursor, limit=calls.WORKERS_LIMIT_MOST))
-        found |= {row.worker: _worker(row, page.now) for row in page.rows}
+        found |= {row.worker: worker_of(row, page.now) for row in page.rows}
         cursor = page.cursor
         if cursor == "0":
             return sorted(found.values(), key=lambda worker: (worker.lease_left_ms, worker.worker))
 
 
-def _worker(row: calls.WorkerRow, now_ms: int) -> WorkerInfo:
+def worker_of(row: calls.WorkerRow, now_ms: int) -> WorkerInfo:
     info = row.info
     slots = _number(info.get("concurrency"))
     return WorkerInfo(

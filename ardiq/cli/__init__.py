@@ -42,6 +42,7 @@ _COMMANDS = {
     "schedule": "look at recurring tasks; create, pause, run or remove them",
     "workflow": "look at workflows, stop one, run again what failed in it",
     "limits": "look at limits, or change them at run time",
+    "web": "serve a dashboard for the browser",
     "doctor": "check the server and the queue, and say what to do",
     "fsck": "check a queue's data against its invariants",
     "ops": "print a file for systemd, Docker, Kubernetes, KEDA, Prometheus or Grafana",

@@ -1,7 +1,7 @@
 """A census of Python's standard library, counted by Ardiq: one task for each of its files. Run it with `make demo`.
 
 The first half is what a user of Ardiq writes: an app and a task. The second half starts a private server and two
-worker processes, enqueues the files, and shows what came of it.
+worker processes with a dashboard, enqueues the files, and shows what came of it.
 """
 
 import os
@@ -26,7 +26,7 @@ from typing import TypedDict
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from stage import console, present, private_server, workers
+from stage import console, dashboard, present, private_server, workers
 
 from ardiq import Ardiq, DeadLetter, Job, TaskResult, embedded
 
@@ -189,7 +189,7 @@ def main() -> int:
     """The whole demonstration."""
     private_server()
     # Without what the parser thinks of old code.
-    with workers("census:app", "--workers", str(WORKERS), PYTHONWARNINGS="ignore"):
+    with workers("census:app", "--workers", str(WORKERS), PYTHONWARNINGS="ignore"), dashboard("census:app"):
         asyncio.run(census())
         if sys.stdin is not None and sys.stdin.isatty():
             input("\nThe server stays up until you press Enter. ")

@@ -71,6 +71,27 @@ def workers(*words: str, **environment: str) -> Iterator["subprocess.Popen[bytes
                 console.print(log.read().decode(errors="replace"), markup=False)
 
 
+@contextmanager
+def dashboard(app: str) -> Iterator[None]:
+    """A dashboard for the length of the block, at an address that is shown."""
+    running = subprocess.Popen(
+        command("web", app, "--bind", "127.0.0.1:0"),
+        cwd=HERE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        process_group=0,
+    )
+    try:
+        assert running.stdout is not None
+        console.print(running.stdout.readline().rstrip() or "It did not start.", markup=False, soft_wrap=True)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C: it ends already
+        running.terminate()
+        running.communicate()
+
+
 def present(demonstration: Callable[[], int]) -> NoReturn:
     """Show all of it, into a pipe line by line, and exit with what it returns, or with 130 after Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper):

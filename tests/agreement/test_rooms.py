@@ -31,7 +31,7 @@ ROOMS = (
     {"_execution", "context", "logs", "waits"},
     {"_serving"},
     {"app"},
-    {"", "cli", "django", "otel", "sentry", "sqlalchemy", "testing", "__main__"},
+    {"", "cli", "django", "otel", "sentry", "sqlalchemy", "testing", "web", "__main__"},
 )
 RANKS = {name: rank for rank, room in enumerate(ROOMS) for name in room}
 # Users get an app, or jobs, from what stands lower, and their editors must know them: for types alone.

@@ -182,6 +182,7 @@ def test_the_demo_counts_the_standard_library() -> None:
     assert done.returncode == 0, done.stderr
     for words in (
         "$ ardiq migrate",
+        "dashboard at http://127.0.0.1:",
         "largest modules",
         "throughput",
         "redis-cli",

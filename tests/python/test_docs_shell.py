@@ -41,11 +41,12 @@ LINES = [line for lines in BLOCKS.values() for line in lines]
 BY_HAND = [line for line in LINES if "FUNCTION LOAD" in line or "my-id" in line]
 QUESTIONS = [line for line in LINES if line.startswith("redis-cli ") and line not in BY_HAND]
 WORKERS = [line for line in LINES if line.startswith("ardiq run ")]
+DASHBOARDS = [line for line in LINES if "ardiq web " in line]
 # They change the repository itself: `tests/agreement/test_releases.py` tries what they do.
 RELEASE = [line for line in LINES if line.startswith(("make ", "git "))]
 # `test_cli_dev.py` and `test_django.py` type them.
 DEVELOPMENT = [line for line in LINES if line.startswith(("ardiq dev ", "python manage.py "))]
-SINGLE = {*BY_HAND, *QUESTIONS, *WORKERS, *RELEASE, *DEVELOPMENT}
+SINGLE = {*BY_HAND, *QUESTIONS, *WORKERS, *DASHBOARDS, *RELEASE, *DEVELOPMENT}
 OTHERS = {name: lines for name, block in BLOCKS.items() if (lines := [line for line in block if line not in SINGLE])}
 
 
@@ -170,6 +171,19 @@ def test_a_question_to_redis_cli(line: str, stage: Shell) -> None:
 def test_a_worker(line: str, tmp_path: Path) -> None:
     with Server() as server, Shell(tmp_path, server).worker(line.replace(":9100", ":0")):
         pass
+
+
+@pytest.mark.parametrize("line", DASHBOARDS)
+def test_a_dashboard(line: str, tmp_path: Path) -> None:
+    with Server() as server:
+        process = Shell(tmp_path, server).start(f"exec {line} --bind 127.0.0.1:0")
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline().startswith("dashboard at http://127.0.0.1:")
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+        assert process.returncode == 0
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -1,0 +1,387 @@
+"""What people do in the dashboard: each action by each role and from each site, what it changes, what is told of it."""
+
+import logging
+import re
+from html import unescape
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from boards import HOSTILE, NAME, SCREENS, browser, fill, functions, links
+from documents import ROOT
+
+from ardiq import Ardiq
+from ardiq._server import calls
+from ardiq.web import Token, User, dashboard
+from ardiq.web._actions import ACTIONS
+
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+OWN = {"sec-fetch-site": "same-origin", **FORM}
+PERMISSION = {
+    "abort": "steer",
+    "hurry": "steer",
+    "requeue": "replay",
+    "discard": "delete",
+    "requeue-group": "replay",
+    "discard-group": "delete",
+    "pause": "pause",
+    "resume": "pause",
+    "pause-schedule": "schedules",
+    "resume-schedule": "schedules",
+    "run-schedule": "schedules",
+}
+ASKED_BEFORE = {"abort", "discard", "requeue-group", "discard-group"}
+MAY = {
+    "viewer": set[str](),
+    "operator": {"steer", "replay", "pause", "schedules"},
+    "admin": {"steer", "replay", "pause", "schedules", "delete"},
+}
+
+
+def fields_of(ids: dict[str, str]) -> dict[str, dict[str, str]]:
+    """A form for each action that changes something."""
+    group = {"name": "charge", "kind": "ValueError"}
+    return {
+        "abort": {"id": ids["later"]},
+        "hurry": {"id": ids["later"]},
+        "requeue": {"id": ids["dead"]},
+        "discard": {"id": ids["dead"]},
+        "requeue-group": group,
+        "discard-group": group,
+        "pause": {"name": "sync"},
+        "resume": {"pause": "sync(customer_id=99)"},
+        "pause-schedule": {"name": "nightly"},
+        "resume-schedule": {"name": "nightly"},
+        "run-schedule": {"name": "nightly"},
+    }
+
+
+async def post(client: httpx.AsyncClient, app: Ardiq, action: str, **fields: Any) -> httpx.Response:
+    content = urlencode(fields, doseq=True)
+    return await client.post(f"/q/{app.queue_name}/{action}", content=content, headers=OWN)
+
+
+async def do(client: httpx.AsyncClient, app: Ardiq, action: str, **fields: Any) -> str:
+    """Press the button of an action, say yes, and read what is told."""
+    answer = await post(client, app, action, **fields)
+    if answer.status_code == 200:
+        given = re.findall(
+            r'<input type="hidden" name="([^"]*)" value="([^"]*)">', answer.text.split('class="panel ask"')[1]
+        )
+        sent = {unescape(name): unescape(value) for name, value in given if name != "id"}
+        answer = await post(client, app, action, **sent, id=fields.get("id", ""), confirmed="1")
+    assert answer.status_code == 303, answer.text
+    return notice(await client.get(answer.headers["location"]))
+
+
+def notice(page: httpx.Response) -> str:
+    assert page.status_code == 200
+    (found,) = re.findall(r'<p class="notice[^>]*>(.*?)</p>', page.text, re.DOTALL)
+    return unescape(found)
+
+
+def test_every_action_is_in_the_table() -> None:
+    assert {name: action.permission for name, action in ACTIONS.items()} == PERMISSION
+    assert {name for name, action in ACTIONS.items() if action.ask is not None} == ASKED_BEFORE
+    guide = (ROOT / "docs/dashboard.md").read_text().partition("## What people can do")[2].partition("##")[0]
+    rows = [line.split("|")[1] for line in guide.splitlines() if line.startswith("| `")]
+    assert {name for names in rows for name in re.findall("`(.*?)`", names)} == set(ACTIONS)
+
+
+@pytest.mark.parametrize("role", [*MAY, "nothing", "elsewhere", "nobody"])
+async def test_each_role_does_what_it_may(app: Ardiq, role: str) -> None:
+    user = {"nothing": User("ada", may=()), "elsewhere": User("ada", "admin", queues=["other-*"]), "nobody": None}
+    who = user[role] if role in user else User("ada", role)
+    forms = sorted(fields_of(await fill(app)).items(), key=lambda each: each[0] not in ASKED_BEFORE)
+    for twin in ("", ".json"):
+        for name, fields in forms:
+            async with browser(dashboard(app, auth=lambda request: who)) as client:
+                before = functions(app)
+                answer = await post(client, app, name + twin, **fields)
+                may = PERMISSION[name] in MAY.get(role, ())
+                refused = {"elsewhere": 404, "nobody": 401}.get(role, 403)
+                right = 200 if twin or name in ASKED_BEFORE else 303
+                assert answer.status_code == (right if may else refused), (name, twin)
+                assert may or functions(app) == before, "the server was asked for somebody who may not"
+                assert (await client.get(f"/q/{app.queue_name}/{name}{twin}", headers=OWN)).status_code == 405
+
+
+@pytest.mark.parametrize("role", MAY)
+async def test_pages_have_the_buttons_of_a_role_alone(app: Ardiq, role: str) -> None:
+    ids = await fill(app)
+    async with browser(dashboard(app, auth=lambda request: User("ada", role))) as client:
+        seen = set()
+        for path in (*SCREENS, "tasks?state=scheduled", "tasks?state=dead", *(f"tasks/{id}" for id in ids.values())):
+            page = (await client.get(f"/q/{app.queue_name}/{path}")).text
+            seen |= set(re.findall(rf'action="/q/{app.queue_name}/([^"]*)"', page)) & set(ACTIONS)
+        assert seen == {name for name, need in PERMISSION.items() if need in MAY[role]} - {"resume-schedule"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+        {"sec-fetch-site": "cross-site", "origin": "http://testserver"},
+        {"origin": "https://testserver"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {},
+    ],
+)
+async def test_other_sites_do_nothing(app: Ardiq, headers: dict[str, str]) -> None:
+    async with browser(dashboard(app, auth="nobody")) as client:
+        before = functions(app)
+        for name in ACTIONS:
+            for twin in ("", ".json"):
+                address = f"/q/{app.queue_name}/{name}{twin}"
+                answer = await client.post(address, content="id=x&confirmed=1", headers={**FORM, **headers})
+                assert answer.status_code == 403
+        assert functions(app) == before
+
+
+async def test_programs_act_with_the_token(app: Ardiq) -> None:
+    ids = await fill(app)
+    async with browser(dashboard(app, auth=Token("a token of many bytes"))) as client:
+        headers = {"authorization": "Bearer a token of many bytes"}
+        address = f"/q/{app.queue_name}/hurry.json"
+        answer = await client.post(address, data={"id": [ids["later"], "nobody"]}, headers=headers)
+        assert answer.json()["done"] is True
+        assert answer.json()["answers"] == {ids["later"]: "queued", "nobody": "not_found"}
+        assert (await client.post(address, json={"id": [ids["later"]]}, headers=headers)).status_code == 415
+        assert (await client.post(address, data={"no": "id"}, headers=headers)).status_code == 400
+
+
+async def test_waiting_tasks_are_hurried_and_aborted(app: Ardiq) -> None:
+    ids = await fill(app)
+    async with browser(dashboard(app, auth="nobody")) as client:
+        assert await do(client, app, "hurry", id=ids["later"]) == f"{ids['later']}: ready, and runs at its turn."
+        assert await app.status(ids["later"]) == "queued"
+        question = await post(client, app, "abort", id=[ids["later"], ids["done"]])
+        assert "Abort 2 tasks?" in question.text
+        assert await app.status(ids["later"]) == "queued", "it was only asked"
+        told = await do(client, app, "abort", id=[ids["later"], ids["done"], "a<b"])
+        assert told == (
+            f"1 aborted. 1 ended before; nothing was changed ({ids['done']}). "
+            "1 unknown: never enqueued, or no longer kept (a<b)."
+        )
+        assert (await app.context.inspector.record(ids["later"]))["state"] == "aborted"
+        assert await do(client, app, "hurry", id=ids["done"]) == f"{ids['done']}: ended before; nothing was changed."
+        assert await do(client, app, "abort") == "No task was chosen: tick at least one."
+        assert "too many" in await do(client, app, "hurry", id=[str(number) for number in range(201)])
+
+
+async def test_a_dead_letter_is_run_again_and_discarded(app: Ardiq) -> None:
+    ids = await fill(app)
+    async with browser(dashboard(app, auth="nobody")) as client:
+        page = f"/q/{app.queue_name}/dead.json"
+        assert len((await client.get(page)).json()["groups"]) == 1
+        assert await do(client, app, "requeue", id=ids["dead"]) == f"{ids['dead']}: queued again."
+        assert (await client.get(page)).json()["groups"] == [], "an old answer is shown"
+        gone = f"{ids['dead']}: no dead letter any more; nothing was changed."
+        assert await do(client, app, "requeue", id=ids["dead"]) == gone
+        assert await do(client, app, "discard", id=ids["dead"]) == gone
+        await app.run()
+        assert await app.dead.count() == 1
+        assert await do(client, app, "discard", id=ids["dead"]) == f"{ids['dead']}: discarded."
+        assert await app.dead.count() == 0
+
+
+async def test_a_group_is_its_task_and_kind_of_error_and_no_later_one(app: Ardiq) -> None:
+    errors: dict[int, Exception] = {number: ValueError(f"no {number}") for number in range(230)}
+    errors |= {number: KeyError(number) for number in range(230, 240)}
+
+    @app.task(max_retries=0)
+    async def fail(number: int) -> None:
+        raise errors[number]
+
+    app.burst = True
+    jobs = await app.enqueue_many(fail.prepare(number) for number in errors)
+    await app.run()
+    group = {"name": "fail", "kind": "ValueError"}
+    async with browser(dashboard(app, auth="nobody")) as client:
+        page = await post(client, app, "requeue-group", **group)
+        assert "Run 230 dead letters of fail with ValueError again?" in unescape(page.text)
+        (until,) = re.findall(r'name="until" value="(\d+)"', page.text)
+        first = min(letter.failed_at for letter in await app.dead.list(limit=240))
+        answer = await post(client, app, "requeue-group", **group, until=first - 1, confirmed=1)
+        assert notice(await client.get(answer.headers["location"])).startswith("There are no such dead letters")
+        answer = await post(client, app, "requeue-group", **group, until=until, confirmed=1)
+        assert notice(await client.get(answer.headers["location"])) == "230 queued again."
+        assert await app.dead.count() == 10
+        assert await do(client, app, "requeue-group", **group) == (
+            "There are no such dead letters any more; nothing was changed."
+        )
+        assert await do(client, app, "discard-group", name="fail", kind="KeyError") == "10 discarded."
+        assert (await app.context.inspector.record(jobs[235].id))["state"] == "discarded"
+        assert await do(client, app, "discard-group", name="fail") == (
+            "Name the group: its task as name, its error as kind."
+        )
+
+
+async def test_a_large_group_is_taken_in_portions(app: Ardiq) -> None:
+    @app.task(max_retries=0)
+    async def fail() -> None:
+        raise ValueError("x" * 3000)
+
+    app.burst = True
+    await app.enqueue_many(fail.prepare() for _ in range(620))
+    await app.run()
+    async with browser(dashboard(app, auth="nobody")) as client:
+        page = await post(client, app, "discard-group", name="fail", kind="ValueError")
+        assert "Discard 500 dead letters" in page.text
+        assert "among the newest 500 of 620; older ones stay" in page.text
+        assert await do(client, app, "discard-group", name="fail", kind="ValueError") == "500 discarded."
+        assert await do(client, app, "discard-group", name="fail", kind="ValueError") == "120 discarded."
+
+
+async def test_dead_letters_of_lanes_that_nobody_serves_stay(app: Ardiq, make_app: Any) -> None:
+    other = make_app(queue_name=app.queue_name, priorities=["urgent", "default"], burst=True)
+
+    @other.task(max_retries=0)
+    async def fail() -> None:
+        raise ValueError
+
+    job = await fail.options(priority="urgent").enqueue()
+    await other.run()
+    async with browser(dashboard(app, auth="nobody")) as client:
+        assert "no worker would take it" in await do(client, app, "requeue", id=job.id)
+    assert await app.dead.count() == 1
+
+
+async def test_tasks_and_the_queue_are_paused(app: Ardiq) -> None:
+    await fill(app)
+    async with browser(dashboard(app, auth="nobody", redact=lambda name: name == "iban")) as client:
+        assert (await do(client, app, "pause", name="sync")).startswith("Tasks 'sync': paused")
+        assert (await do(client, app, "pause", name="nothing")).endswith("This app has no task 'nothing'.")
+        assert (await do(client, app, "pause", name="sync", arg="customer_id=7")).startswith(
+            "Tasks 'sync' with customer_id=7: paused"
+        )
+        assert (await do(client, app, "pause", whole="1")).startswith("The whole queue: paused")
+        assert "Name a task" in await do(client, app, "pause")
+        assert "Name a task" in await do(client, app, "pause", name="sync", whole="1")
+        assert "does not have a parameter" in await do(client, app, "pause", name="sync", arg="nothing=1")
+        for secret in ({"arg": "iban=1"}, {"arg": "1=2"}, {"name": "charge", "arg": "1=x"}):
+            assert (await post(client, app, "pause", **secret)).status_code == 403
+        names = {pause.id for pause in await app.pauses()}
+        assert names == {"sync()", "nothing()", "sync(customer_id=7)", "sync(customer_id=99)", "*()"}
+        for name in names:
+            assert (await do(client, app, "resume", pause=name)).startswith("The pause ended: ")
+        assert await do(client, app, "resume", pause="*()") == "There is no such pause any more; nothing was changed."
+    assert await app.pauses() == []
+
+
+async def test_what_a_pause_held_returns(app: Ardiq) -> None:
+    @app.task
+    async def send() -> None: ...
+
+    await app.pause("send")
+    await app.enqueue_many(send.prepare() for _ in range(3))
+    app.burst = True
+    await app.run()
+    async with browser(dashboard(app, auth="nobody")) as client:
+        assert await do(client, app, "resume", pause="send()") == "The pause ended: 3 tasks returned."
+
+
+async def test_the_pause_of_a_workflow_ends(app: Ardiq) -> None:
+    ids = await fill(app)
+    await app.context.channel().ask(calls.workflow_pause(id=ids["workflow"]))
+    async with browser(dashboard(app, auth="nobody")) as client:
+        (pause,) = [each.id for each in await app.pauses() if each.workflow]
+        assert (await do(client, app, "resume", pause=pause)).startswith("The pause ended: ")
+    assert [each.id for each in await app.pauses() if each.workflow] == []
+
+
+async def test_who_sees_no_arguments_neither_pauses_by_them_nor_ends_such_a_pause(app: Ardiq) -> None:
+    await fill(app)
+    user = User("ada", may={"view", "pause"})
+    async with browser(dashboard(app, auth=lambda request: user)) as client:
+        assert (await post(client, app, "pause", arg="customer_id=1")).status_code == 403
+        assert (await post(client, app, "resume", pause="sync(customer_id=99)")).status_code == 403
+        assert "customer_id=99" not in (await client.get(f"/q/{app.queue_name}/pauses")).text
+    assert len(await app.pauses()) == 1
+
+
+async def test_schedules_are_paused_and_run(app: Ardiq) -> None:
+    await fill(app)
+    async with browser(dashboard(app, auth="nobody")) as client:
+        before = await app.queue_size()
+        assert (await do(client, app, "run-schedule", name="nightly")).startswith("Schedule 'nightly' was run")
+        assert await app.queue_size() == before + 1
+        await do(client, app, "pause-schedule", name="nightly")
+        assert (await app.schedules.list())[0].paused
+        assert "resume-schedule" in (await client.get(f"/q/{app.queue_name}/schedules")).text
+        assert await do(client, app, "resume-schedule", name="nightly") == "Schedule 'nightly' goes on."
+        await app.schedules.remove("nightly")
+        for action in ("pause-schedule", "resume-schedule", "run-schedule"):
+            told = await do(client, app, action, name="nightly")
+            assert told == "There is no schedule 'nightly' any more; nothing was changed."
+
+
+async def test_people_are_led_back_to_pages_of_the_queue_alone(app: Ardiq) -> None:
+    pauses = f"/q/{app.queue_name}/pauses"
+    async with browser(dashboard(app, auth="nobody")) as client:
+        backs = {
+            f"/q/{app.queue_name}/tasks?state=held&from=50": None,
+            "https://evil.example/": pauses,
+            "//evil.example/": pauses,
+            "/q/other/tasks": pauses,
+            f"/q/{app.queue_name}/../../admin": pauses,
+            f"/q/{app.queue_name}/\\evil": pauses,
+            f"/q/{app.queue_name}/\r\nset-cookie: a=b": pauses,
+        }
+        for back, led in backs.items():
+            answer = await post(client, app, "pause", name="sync", back=back)
+            assert answer.headers["location"] == (led or back)
+            assert "a=b" not in answer.headers.get("set-cookie", "")
+
+
+async def test_a_notice_is_text_and_said_once(app: Ardiq) -> None:
+    ids = await fill(app)
+    async with browser(dashboard(app, auth="nobody"), "https://testserver") as client:
+        answer = await post(client, app, "hurry", id=HOSTILE)
+        assert {"HttpOnly", "Secure", "SameSite=strict", "Path=/"} <= set(answer.headers["set-cookie"].split("; "))
+        page = await client.get(answer.headers["location"])
+        assert HOSTILE[:20] in notice(page)
+        assert re.findall(r"<script(?! src=)", page.text) == []
+        assert 'class="notice' not in (await client.get(answer.headers["location"])).text
+        for value in ("", "!", "eA", "////", "K" * 3000):
+            answer = await client.get(f"/q/{app.queue_name}/pauses", headers={"cookie": f"ardiq-notice={value}"})
+            assert answer.status_code == 200
+        question = await post(client, app, "abort", id=[HOSTILE, NAME, ids["dead"]], name=HOSTILE)
+        assert re.findall(r"<script(?! src=)", question.text) == []
+        assert links(question.text) - {f"/q/{app.queue_name}/tasks"}
+
+
+async def test_each_action_is_in_the_log(app: Ardiq, caplog: pytest.LogCaptureFixture) -> None:
+    ids = await fill(app)
+    caplog.set_level(logging.INFO, "ardiq.audit")
+    user = User("ada\nmallory", "operator")
+    async with browser(dashboard(app, auth=lambda request: user)) as client:
+        await do(client, app, "abort", id=[ids["later"], "x\ny"])
+        (record,) = [each for each in caplog.records if each.name == "ardiq.audit"]
+        assert (record.levelname, record.action, record.user) == ("INFO", "abort", "ada\nmallory")  # type: ignore[attr-defined]
+        told = record.getMessage()
+        assert f"'{ids['later']}': 'aborted'" in told
+        assert r"'ada\nmallory'" in told
+        assert "\n" not in told
+        caplog.clear()
+        assert (await post(client, app, "discard", id=ids["dead"])).status_code == 403
+        assert [each.levelname for each in caplog.records] == ["WARNING"]
+        assert "refused" in caplog.text
+
+
+async def test_a_server_that_is_away_leaves_it_open(caplog: pytest.LogCaptureFixture) -> None:
+    app = Ardiq("redis://127.0.0.1:1", "away", broker_timeout_ms=200)
+    async with browser(dashboard(app, auth="nobody")) as client:
+        page = await post(client, app, "hurry", id="order")
+        assert page.status_code == 503
+        assert "It is not known whether this was done" in page.text
+        assert (await post(client, app, "hurry.json", id="order")).status_code == 503
+        (line, _) = (each.getMessage() for each in caplog.records if each.name == "ardiq.audit")
+        assert line.startswith("hurry in queue 'away' by 'anybody' from 127.0.0.1 of ['order'] ended by BrokerError: ")
+        large = await post(client, app, "hurry", id="x" * 300_000)
+        many = await post(client, app, "hurry", **{f"id{number}": 1 for number in range(1001)})
+        assert (large.status_code, many.status_code) == (413, 413)
