@@ -1,6 +1,7 @@
 """Keeps one program of `ardiq dev`, and ends all of it. A script of its own, started by `_programs`.
 
-Called with how many seconds the program may take to end, and its command line. It ends the program, and whatever that
+Called with how many seconds the program may take to end, the numbers of open sockets that it is to have (with commas),
+and its command line. It ends the program, and whatever that
 started, when its standard input says so: a byte, or its end, which comes however the process at the other end is gone.
 It does not wait any longer after a byte that is `NOW`.
 """
@@ -22,7 +23,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main() -> int:
-    patience_s, command = float(sys.argv[1]), sys.argv[2:]
+    patience_s, command = float(sys.argv[1]), sys.argv[3:]
+    sockets = [int(number) for number in sys.argv[2].split(",") if number]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # whoever signals every process reaches the program, too; not inherited
     ended, tells = os.pipe()
@@ -31,7 +33,9 @@ def main() -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what the program leaves behind becomes this one's child
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_end_with_keeper)
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, pass_fds=sockets, process_group=0, preexec_fn=_end_with_keeper
+        )
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr, flush=True)
         return NOT_STARTED

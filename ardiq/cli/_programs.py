@@ -10,7 +10,7 @@ from ._keeper import NOW, STOP
 
 _KEEPER = Path(__file__).with_name("_keeper.py")
 _CHUNK = 1 << 16
-_COLOURS = {"ardiq": 36, "worker": 35, "command": 34}
+_COLOURS = {"ardiq": 36, "worker": 35, "web": 32, "command": 34}
 _WIDTH = max(map(len, _COLOURS))
 
 
@@ -48,13 +48,21 @@ class Screen:
 
 
 class Program:
-    """One program: it runs until it ends or is told to stop, and may be run again."""
+    """One program: it runs until it ends or is told to stop, and may be run again. It has the open `sockets`."""
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], screen: Screen, patience_s: float
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        screen: Screen,
+        patience_s: float,
+        sockets: Sequence[int] = (),
     ) -> None:
         self.name = name
-        self._command = [sys.executable, "-I", "-S", str(_KEEPER), str(patience_s), *command]
+        self._sockets = sockets
+        numbers = ",".join(map(str, sockets))
+        self._command = [sys.executable, "-I", "-S", str(_KEEPER), str(patience_s), numbers, *command]
         self._environment = environment
         self._screen = screen
         self._keeper: asyncio.subprocess.Process | None = None
@@ -69,6 +77,7 @@ class Program:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=self._environment,
+            pass_fds=self._sockets,
             start_new_session=True,  # Ctrl-C in the terminal reaches `ardiq dev` alone
         )
         self._keeper = keeper

@@ -1,4 +1,4 @@
-"""Develop an app in one terminal: a server, a worker that starts again when a file changes, and a command of yours.
+"""Develop an app in one terminal: a server, a worker that starts again when a file changes, a dashboard, and a command.
 
 The server is an embedded one, whatever server the app names: its own is not touched unless you ask for it with
 --server app. What follows -- is a command that runs beside the worker and sees the same server, such as your web
@@ -8,10 +8,12 @@ server. Ctrl-C ends everything, a second one at once.
 import argparse
 import asyncio
 import contextlib
+import errno
 import importlib.util
 import os
 import platform
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -28,6 +30,8 @@ _DRAIN_S = 2
 _PATIENCE_S = _DRAIN_S + 3.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MOST_NAMED = 3
+_DASHBOARD = ("jinja2", "starlette", "uvicorn")
+_MOST_TRIED, _PORTS = 20, 1 << 16
 
 
 def configure(parser: Parser) -> None:
@@ -48,6 +52,12 @@ def configure(parser: Parser) -> None:
         choices=("embedded", "app"),
         default="embedded",
         help="embedded: a server of its own; app: the one that the app names (default: embedded)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=9180,
+        help="of the dashboard, on this machine alone; where it is taken, the next free one (default: 9180)",
     )
     parser.add_argument(
         "--watch",
@@ -72,18 +82,41 @@ def run(arguments: argparse.Namespace) -> int:
         raise ArdiqError("it looks for changes with watchfiles, which is not installed: pip install 'ardiq[dev]'")
     environment = {name: value for name, value in os.environ.items() if name != DEV_URL}
     environment |= {"PYTHONUNBUFFERED": "1", "ARDIQ_APP": arguments.app}
-    with Server(arguments.data) if arguments.server == "embedded" else contextlib.nullcontext() as server:
+    embedded = Server(arguments.data) if arguments.server == "embedded" else contextlib.nullcontext()
+    with _listener(arguments.port) as listener, embedded as server:
         if server is not None:
             environment[DEV_URL] = server.url
-        return asyncio.run(_Dev(arguments, environment, server).run())
+        return asyncio.run(_Dev(arguments, environment, server, listener).run())
+
+
+def _listener(port: int) -> contextlib.AbstractContextManager[socket.socket | None]:
+    """Where the dashboard is called, also while it starts again; None where it is not installed."""
+    if not all(importlib.util.find_spec(name) for name in _DASHBOARD):
+        return contextlib.nullcontext()
+    if not 0 <= port < _PORTS:
+        raise Refusal(f"--port {port}: ports are numbers from 0 to {_PORTS - 1}")
+    for number in range(port, min(port + _MOST_TRIED, _PORTS)):
+        try:
+            return socket.create_server(("127.0.0.1", number))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise Refusal(f"--port {number}: {error.strerror}") from None
+    raise Refusal(f"--port {port}: it is taken, and so are those after it")
 
 
 class _Dev:
     """Everything that runs, from the first line to the last."""
 
-    def __init__(self, arguments: argparse.Namespace, environment: dict[str, str], server: Server | None) -> None:
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        environment: dict[str, str],
+        server: Server | None,
+        listener: socket.socket | None,
+    ) -> None:
         self._arguments = arguments
         self._server = server
+        self._has_dashboard = listener is not None
         self._screen = screen = Screen()
         if screen.has_colours:
             environment = {"FORCE_COLOR": "1", **environment}  # they write to a pipe
@@ -91,14 +124,17 @@ class _Dev:
         self._stopping = asyncio.Event()
         self._requests = Requests()
 
-        def kept(name: str, command: list[str], *, restarts: bool) -> Kept:
-            program = Program(name, command, environment, screen, _PATIENCE_S)
+        def kept(name: str, command: list[str], *, restarts: bool, sockets: tuple[int, ...] = ()) -> Kept:
+            program = Program(name, command, environment, screen, _PATIENCE_S, sockets)
             return Kept(program, restarts=restarts, stopping=self._stopping, say=screen.say)
 
-        words = [f"--workers={arguments.workers or 1}", f"--drain-timeout={_DRAIN_S}"]
-        words += [f"--queue={queue}" for queue in arguments.queues or ()]
-        worker = [sys.executable, "-m", "ardiq", "run", arguments.app, *words]
-        self._kept = [kept("worker", worker, restarts=True)]
+        ardiq, queues = [sys.executable, "-m", "ardiq"], [f"--queue={queue}" for queue in arguments.queues or ()]
+        words = [f"--workers={arguments.workers or 1}", f"--drain-timeout={_DRAIN_S}", *queues]
+        self._kept = [kept("worker", [*ardiq, "run", arguments.app, *words], restarts=True)]
+        if listener is not None:
+            number = listener.fileno()
+            web = [*ardiq, "web", arguments.app, f"--listener={number}", *queues]
+            self._kept.append(kept("web", web, restarts=False, sockets=(number,)))
         if arguments.command:
             self._kept.append(kept("command", arguments.command, restarts=False))
 
@@ -118,7 +154,7 @@ class _Dev:
         return 1 if self._screen.is_gone else 0
 
     def _banner(self) -> Iterator[tuple[str, str]]:
-        """What runs and where, line by line; the address of whatever else is served belongs here."""
+        """What runs and where, line by line; the dashboard says itself where it is."""
         arguments = self._arguments
         queues = f", queues {', '.join(arguments.queues)}" if arguments.queues else ""
         yield "app", f"{arguments.app}{queues}, Python {platform.python_version()}"
@@ -132,6 +168,8 @@ class _Dev:
             )
             yield "server", f"embedded, {kept}"
             yield "", f"look at it: ardiq status {self._server.url}"
+        if not self._has_dashboard:
+            yield "dashboard", "not installed: pip install 'ardiq[web]'"
         yield "watching", ", ".join(str(directory.resolve()) for directory in arguments.watch)
         if arguments.command:
             yield "command", " ".join(arguments.command)

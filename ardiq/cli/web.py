@@ -37,6 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     prefix_argument(parser)
     where = "where to listen (default: 127.0.0.1:9180); port 0: the system chooses one"
     parser.add_argument("--bind", type=read_place, default=_PLACE, metavar="HOST:PORT", help=where)
+    held = "a socket that listens already, by the number that a parent process passes it under, instead of --bind"
+    parser.add_argument("--listener", type=int, metavar="FD", help=held)
     names = "a name by which browsers may call this server, besides localhost; may be repeated"
     parser.add_argument("--host", action="append", default=[], metavar="NAME", help=names)
     parser.add_argument("--users", metavar="FILE", help="people who may log in: lines of name:role:password, hashed")
@@ -57,13 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
         if (error.name or "").startswith("ardiq"):
             raise
         raise Refusal(f"the dashboard needs {error.name}: pip install 'ardiq[web]'") from None
-    place = arguments.bind
-    auth, hosts = _auth(arguments), _hosts(place, arguments.host)
+    listener = None if arguments.listener is None else _held(arguments.listener)
+    place = Place(*listener.getsockname()[:2]) if listener else arguments.bind
+    auth, hosts = _auth(arguments, place), _hosts(place, arguments.host)
     app = _app(arguments)
     _logging.set_up(_logging.Setup())  # for who did what
     with refusing():
         board = dashboard(app, auth=auth, queues=arguments.queue, hosts=hosts)
-    listener = _listen(place)
+    listener = listener or _listen(place)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has stopped
     shown = Place(place.host, listener.getsockname()[1])
     print(f"dashboard at http://{shown}/, for {_whom(auth)}", flush=True)
@@ -81,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _auth(arguments: argparse.Namespace) -> Any:
+def _auth(arguments: argparse.Namespace, place: Place) -> Any:
     """Who may look. Refuses to let everybody in who reaches it from elsewhere."""
     from ..web import Token, TrustedHeader, Users
 
@@ -96,9 +99,9 @@ def _auth(arguments: argparse.Namespace) -> Any:
             return TrustedHeader(arguments.trust_header, proxies=arguments.trusted_proxy, role=arguments.role)
         if os.environ.get(_TOKEN):
             return Token(role=arguments.role)
-    if not _is_loopback(arguments.bind.host):
+    if not _is_loopback(place.host):
         raise Refusal(
-            f"--bind {arguments.bind} is reachable from elsewhere: set {_TOKEN}, or --users FILE, or --trust-header "
+            f"--bind {place} is reachable from elsewhere: set {_TOKEN}, or --users FILE, or --trust-header "
             "NAME --trusted-proxy NET"
         )
     return "nobody"
@@ -127,6 +130,13 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _held(number: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=number)
+    except OSError as error:
+        raise Refusal(f"--listener {number}: {error.strerror}") from None
 
 
 def _listen(place: Place) -> socket.socket:

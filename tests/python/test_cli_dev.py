@@ -156,13 +156,32 @@ def test_it_runs_what_is_edited_and_waits_where_that_is_broken(
     assert not Path(dev.url.removeprefix("redis+unix://")).parent.exists()
 
 
+def test_the_dashboard_shows_it_at_the_next_port_that_is_free(start: Callable[..., Dev]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        dev = start("--port", str(port))
+        dev.shows(r"web     \| dashboard at http://\S+/, for everybody on this machine\n")
+    dev.shows("ready: worker")
+    assert main(["enqueue", dev.url, "greet", "--args", '["Ada"]', "--id", "one", "--delay", "1h"]) == 0
+    [address] = re.findall(r"dashboard at (http://\S+/)", dev.read())
+    assert not address.endswith(f":{port}/")
+    with urllib.request.urlopen(f"{address}q/default/tasks/one", timeout=WITHIN_S) as response:
+        assert "greet" in response.read().decode()
+    dev.process.send_signal(signal.SIGINT)
+    dev.ends()
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(address)
+
+
 @pytest.mark.parametrize("how", ["Ctrl-C twice", "SIGKILL", "a closed terminal"])
 def test_nothing_is_left_behind(how: str, start: Callable[..., Dev]) -> None:
     dev = start("--workers", "2", "--", "sh", "-c", textwrap.dedent(STUBBORN))
     dev.shows("ready: worker", 2)
     dev.shows(r"command \| stubborn")
     pids = tree(dev.process.pid)
-    assert len(pids) >= 8, "itself, two keepers, a supervisor and its two workers, the shell and what that started"
+    assert len(pids) >= 10, (
+        "itself, three keepers, the dashboard, a supervisor and its two workers, the shell and what that started"
+    )
     if how == "Ctrl-C twice":
         dev.press_ctrl_c()
         dev.shows(r"ardiq   \| stopping")
@@ -267,6 +286,7 @@ def test_the_app_s_own_server_is_used_where_one_asks_for_it(tmp_path: Path) -> N
             ["jobs:app", "--server", "app", "--data", "."],
             "--data is for the embedded server, and --server app uses none",
         ),
+        (["jobs:app", "--port", "70000"], "--port 70000: ports are numbers from 0 to 65535"),
         (["jobs:app", "--watch", "nowhere"], "--watch nowhere: there is no such directory"),
         (["jobs:app", "--watc"], "unrecognized arguments|expected one argument"),
         (["jobs:app", "flask", "run"], "unrecognized arguments: flask run; a command goes after --"),
