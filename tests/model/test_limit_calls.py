@@ -8,11 +8,9 @@ A failure is shrunk, and told as a fixture to keep. `make soak` goes on for long
 from __future__ import annotations
 
 import json
-import os
-import time
-from itertools import count
 from typing import Any
 
+import soak
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
@@ -22,9 +20,6 @@ from limit_machine import INTERVAL_MS, KEYS, LEASE_MS, SERVED, LimitMachine, lin
 from ardiq._core import Core
 from ardiq.cli.fsck import Check
 
-SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
-LEAST_S = 8
-FIRST_SEED = int(os.environ.get("SOAK_SEED", "1"))
 SETTINGS = settings(
     max_examples=10, stateful_step_count=60, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
     phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
@@ -406,13 +401,5 @@ class RandomLimits(LimitMachine):
 
 def test_limits_hold_under_any_interleaving(server_url: str) -> None:
     RandomLimits.core = Core(server_url, RandomLimits.base)
-    until = time.monotonic() + max(SOAK_SECONDS, LEAST_S)
-    for number in count(FIRST_SEED):
-        try:
-            run_state_machine_as_test(seed(number)(RandomLimits), settings=SETTINGS)
-        except AssertionError as error:
-            error.add_note(f"make soak SEED={number} finds it again")
-            raise
-        if time.monotonic() >= until:
-            break
+    soak.walk(lambda number: run_state_machine_as_test(seed(number)(RandomLimits), settings=SETTINGS), 2)
     RandomLimits.core.close()

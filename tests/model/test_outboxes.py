@@ -7,20 +7,16 @@ it completes once every dead letter has run again.
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass, field, replace
-from itertools import count
 from random import Random
 from typing import Any
 
+import soak
 from server_queue import CLAIM_WIDTH, SNAPSHOT, ServerQueue, pairs, text
 
 from ardiq._core import Core
 from ardiq._values.encodings import netstrings
 
-SOAK_SECONDS, FIRST_SEED = float(os.environ.get("SOAK_SECONDS", "0")), int(os.environ.get("SOAK_SEED", "0"))
-LEAST_S = 4.0
 NAMES = ("one", "two")
 LEASE_MS, KEPT_MS, ASKED_AGAIN_MS = 10_000_000, 900_000, 70_000
 MOST_LATE = 5
@@ -368,16 +364,12 @@ class Machine:
 
 def test_what_is_told_at_least_once_counts_once(server_url: str) -> None:
     cores = {name: Core(server_url, f"ardiq:{{{name}}}:") for name in NAMES}
-    until = time.monotonic() + max(SOAK_SECONDS / 3, LEAST_S)
-    for seed in count(FIRST_SEED):
+
+    def run(seed: int) -> None:
         machine = Machine(cores, seed)
-        try:
-            machine.walk(150)
-            machine.drain()
-        except AssertionError as error:
-            error.add_note(f"make soak SEED={seed} finds it again")
-            raise
-        if time.monotonic() >= until:
-            break
+        machine.walk(150)
+        machine.drain()
+
+    soak.walk(run, 12, 3)
     for core in cores.values():
         core.close()

@@ -4,16 +4,15 @@ After each call both have answered the same and have every task in the same plac
 enqueued is there or was removed; `fsck` finds nothing. Any call may be the last of its maker, and any reply may be
 lost, so that the same call comes again. A failure is shrunk, and told as a fixture to keep.
 
-`make soak SOAK_SECONDS=600 SEED=7` goes on for as long as that, from that seed on; else it takes about ten seconds.
+`make soak SOAK_SECONDS=600 SEED=7` goes on for as long as that, from that seed on; else it walks a few, the same
+everywhere.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from itertools import count
 from typing import Any
 
+import soak
 from both_queues import A_WHILE, LANES, LONG, SHORT, BothQueues
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
@@ -22,9 +21,6 @@ from model_queue import FINISHED
 
 from ardiq._core import Core
 
-SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
-LEAST_S = 10
-FIRST_SEED = int(os.environ.get("SOAK_SEED", "1"))
 SETTINGS = settings(
     max_examples=10, stateful_step_count=60, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
     phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
@@ -454,15 +450,7 @@ class Protocol(BothQueues):
 
 def test_the_server_does_what_the_model_does(server_url: str) -> None:
     Protocol.core = Core(server_url, Protocol.base)
-    until = time.monotonic() + max(SOAK_SECONDS, LEAST_S)
-    for number in count(FIRST_SEED):
-        try:
-            run_state_machine_as_test(seed(number)(Protocol), settings=SETTINGS)
-        except AssertionError as error:
-            error.add_note(f"make soak SEED={number} finds it again")
-            raise
-        if time.monotonic() >= until:
-            break
+    soak.walk(lambda number: run_state_machine_as_test(seed(number)(Protocol), settings=SETTINGS), 2)
     Protocol.core.close()
 
 

@@ -11,14 +11,12 @@ there, and all ends.
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import replace
-from itertools import count
 from typing import Any
 from zlib import crc32
 
 import pytest
+import soak
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
@@ -31,9 +29,6 @@ from workflow_unsettled import Unsettled, fan
 
 from ardiq._core import Core
 
-SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
-LEAST_S = 8
-FIRST_SEED = int(os.environ.get("SOAK_SEED", "1"))
 SETTINGS = settings(
     max_examples=10, stateful_step_count=40, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
     phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
@@ -544,36 +539,28 @@ class Between(Unsettled):
             self.drain()
 
 
-def walk(machine: type[WorkflowMachine], seconds: float) -> None:
-    until = time.monotonic() + max(SOAK_SECONDS / 3, seconds)
-    for number in count(FIRST_SEED):
-        try:
-            run_state_machine_as_test(seed(number)(machine), settings=SETTINGS)
-        except AssertionError as error:
-            error.add_note(f"make soak SEED={number} finds it again")
-            raise
-        if time.monotonic() >= until:
-            break
+def walk(machine: type[WorkflowMachine], few: int) -> None:
+    soak.walk(lambda number: run_state_machine_as_test(seed(number)(machine), settings=SETTINGS), few, 3)
 
 
 def test_workflows_are_as_the_model_has_them(server_url: str) -> None:
     RandomWorkflows.core = Core(server_url, RandomWorkflows.base)
-    walk(RandomWorkflows, LEAST_S)
+    walk(RandomWorkflows, 3)
     RandomWorkflows.core.close()
 
 
-def walk_in_small_portions(machine: type[SmallPortions | Between], server_url: str, seconds: float) -> None:
+def walk_in_small_portions(machine: type[SmallPortions | Between], server_url: str, few: int) -> None:
     machine.core = Core(server_url, machine.base)
     with small_portions(machine.core) as is_possible:
         if not is_possible:
             pytest.skip("the server has no functions")
-        walk(machine, seconds)
+        walk(machine, few)
     machine.core.close()
 
 
 def test_they_are_so_when_calls_leave_most_to_heartbeats(server_url: str) -> None:
-    walk_in_small_portions(SmallPortions, server_url, LEAST_S)
+    walk_in_small_portions(SmallPortions, server_url, 3)
 
 
 def test_all_ends_when_much_happens_before_heartbeats_go_on(server_url: str) -> None:
-    walk_in_small_portions(Between, server_url, LEAST_S / 2)
+    walk_in_small_portions(Between, server_url, 4)

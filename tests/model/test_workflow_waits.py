@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
-from test_workflow_calls import LEAST_S, walk
+from test_workflow_calls import walk
 from workflow_families import Families
 from workflow_graphs import graph
 from workflow_machine import INTERVAL_MS
@@ -109,5 +109,5 @@ class RandomWaits(Families):
 
 def test_waits_are_as_the_model_has_them(server_url: str) -> None:
     RandomWaits.core = Core(server_url, RandomWaits.base)
-    walk(RandomWaits, LEAST_S)
+    walk(RandomWaits, 6)
     RandomWaits.core.close()

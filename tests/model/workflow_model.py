@@ -351,7 +351,7 @@ class Flows:
     def _make(self, group: Group) -> None:
         while group.items and len(group.open) < (group.node.window or WINDOW):
             name = str(len(group.members))
-            call = Task(f"{group.id}~{name}", group, Node(name))
+            call = Task(f"{group.id}~{name}", group, Node(name, is_limited=group.node.is_limited))
             # A task that is no part of it has the id.
             if (other := self.tasks.get(call.id)) and not other.has_ended:
                 return

@@ -134,6 +134,9 @@ def miscounted(seen: Looked) -> Iterator[str]:
         if "kind" not in record:
             continue
         counts = {name: int(record.get(name, 0)) for name in COUNTS}
+        if record["kind"] == "workflow" and record["state"] in ENDED and f"nodes:{id}" not in seen.keys:
+            yield f"{id} has ended, and nobody knows its nodes"
+            continue
         undo = {name for name in seen.keys.get(f"nodes:{id}", []) if is_compensation(seen, f"{id}~{name}")}
         size = int(record.get("made", 0)) if record["kind"] == "map" else len(seen.keys[f"nodes:{id}"]) - len(undo)
         is_open, missing = ([*{*seen.keys.get(f"{kind}:{id}", [])} - undo] for kind in ("open", "failed"))
@@ -154,7 +157,8 @@ def dead_of(seen: Looked, id: str) -> int:
     dead = 0
     for name in seen.keys.get(f"failed:{id}", []):
         record = seen.tasks.get(f"{id}~{name}", {})
-        dead += "kind" not in record and record.get("state") in ("failed", "queued", "limited", "running")
+        runs = bool(record) and record["state"] not in ENDED
+        dead += "kind" not in record and (runs or record.get("state") == "failed")
     inner = [f"{id}~{name}" for name in seen.keys.get(f"nodes:{id}", [])]
     return dead + sum(dead_of(seen, each) for each in inner if "kind" in seen.tasks[each])
 
