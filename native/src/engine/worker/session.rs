@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// How a session ends.
 pub enum End {
-    /// It has left, everything is settled.
+    /// Everything is settled: it leaves, or has left.
     Left,
     /// The lease is lost, for this reason.
     Lost(Error),
@@ -102,7 +102,13 @@ impl Session {
     /// Steps, heartbeats, the mailbox and the wake lists side by side until one of them ends the session.
     pub async fn run(&self) -> End {
         tokio::select! {
-            end = self.steps() => end,
+            end = self.steps() => {
+                // By itself: a heartbeat behind it would be told that the lease is lost.
+                if matches!(end, End::Left) {
+                    self.leave().await;
+                }
+                end
+            }
             end = self.heartbeats() => end,
             end = self.mailbox() => end,
             end = self.wakes() => end,
@@ -110,6 +116,13 @@ impl Session {
                 self.shared.farewell(&self.identity).await;
                 End::Left
             }
+        }
+    }
+
+    async fn leave(&self) {
+        tokio::select! {
+            () = self.shared.leave(&self.identity) => (),
+            () = self.unheard() => self.shared.farewell(&self.identity).await,
         }
     }
 

@@ -53,7 +53,7 @@ impl Session {
                     unblocked = true;
                     self.unblock().await;
                 }
-                Next::Leave => return self.leave().await,
+                Next::Leave => return End::Left,
             }
         }
     }
@@ -146,11 +146,6 @@ impl Session {
                 shared.inbox.push(Event::Settled { id, token, what: what.to_vec(), refused });
             }
         }
-    }
-
-    async fn leave(&self) -> End {
-        self.shared.leave(&self.identity).await;
-        End::Left
     }
 }
 
