@@ -10,7 +10,7 @@ from ..._server import calls
 from ..._values.encodings import to_json
 from ...cli._output import many
 from .._asked import Asked, Refused
-from .told import Form, Question, Told, ids_of, summed
+from .told import Form, Question, Told, ids_of, note, summed
 
 _PORTION = 100
 _WORDS = {
@@ -18,6 +18,7 @@ _WORDS = {
     "discarded": "discarded",
     "not_dead": "no dead letter any more; nothing was changed",
 }
+_FOR_GOOD = "They cannot be run again then. Their errors are kept as long as results are. This cannot be undone."
 _NO_GROUP = "There are no such dead letters any more; nothing was changed."
 
 
@@ -36,8 +37,7 @@ async def discard(asked: Asked, form: Form, answers: dict[str, str]) -> Told:
 
 async def may_discard(asked: Asked, form: Form) -> Question:
     ids = ids_of(form)
-    why = "They cannot be run again then. Their errors are kept as long as results are. This cannot be undone."
-    return Question(f"Discard {many(len(ids), 'dead letter')}?", why, ids)
+    return Question(f"Discard {many(len(ids), 'dead letter')}?", _FOR_GOOD, ids)
 
 
 async def requeue_group(asked: Asked, form: Form, answers: dict[str, str]) -> Told:
@@ -56,8 +56,7 @@ async def discard_group(asked: Asked, form: Form, answers: dict[str, str]) -> To
 
 
 async def may_discard_group(asked: Asked, form: Form) -> Question:
-    why = "They cannot be run again then. Their errors are kept as long as results are. This cannot be undone."
-    return await _question(asked, form, "Discard {}?", why)
+    return await _question(asked, form, "Discard {}?", _FOR_GOOD)
 
 
 async def _requeue(asked: Asked, lanes: Mapping[str, str], answers: dict[str, str]) -> None:
@@ -71,18 +70,14 @@ async def _requeue(asked: Asked, lanes: Mapping[str, str], answers: dict[str, st
             answers[task_id] = str(error)
     for at in range(0, len(served), _PORTION):
         ids = served[at : at + _PORTION]
-        _note(answers, ids, await asked.ask(calls.requeue(tasks=ids)))
+        note(answers, ids, await asked.ask(calls.requeue(tasks=ids)))
 
 
 async def _discard(asked: Asked, lanes: Mapping[str, str], answers: dict[str, str]) -> None:
     ids, ttl_ms = list(lanes), asked.app.context.settings.result_ttl_ms
     for at in range(0, len(ids), _PORTION):
         portion = ids[at : at + _PORTION]
-        _note(answers, portion, await asked.ask(calls.discard(result_ttl_ms=ttl_ms, tasks=portion)))
-
-
-def _note(answers: dict[str, str], ids: list[str], said: list[Any]) -> None:
-    answers.update((task_id, str(answer)) for task_id, answer in zip(ids, said, strict=True))
+        note(answers, portion, await asked.ask(calls.discard(result_ttl_ms=ttl_ms, tasks=portion)))
 
 
 async def _group(asked: Asked, form: Form) -> dict[str, str]:

@@ -5,7 +5,7 @@ import asyncio
 from ..._server import calls
 from ...cli._output import many
 from .._asked import Asked
-from .told import Form, Question, Told, ids_of, summed
+from .told import Form, Question, Told, ids_of, note, summed
 
 _GONE = "unknown: never enqueued, or no longer kept"
 _ABORTED = {
@@ -43,6 +43,5 @@ async def may_abort(asked: Asked, form: Form) -> Question:
 
 async def hurry(asked: Asked, form: Form, answers: dict[str, str]) -> Told:
     ids = ids_of(form)
-    said = await asked.ask(calls.hurry(tasks=ids))
-    answers.update((task_id, str(answer)) for task_id, answer in zip(ids, said, strict=True))
+    note(answers, ids, await asked.ask(calls.hurry(tasks=ids)))
     return summed(answers, _HURRIED, "queued limited")

@@ -1,7 +1,7 @@
 """Saying what came of an action."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.datastructures import ImmutableMultiDict
 
@@ -50,6 +50,11 @@ def ids_of(form: Form) -> list[str]:
     if len(ids) > MOST_IDS:
         raise Refused(400, f"{len(ids):,} tasks at once are too many: choose at most {MOST_IDS}.")
     return ids
+
+
+def note(answers: dict[str, str], ids: Sequence[str], said: Sequence[Any]) -> None:
+    """What a call answered to each of its ids."""
+    answers.update((task_id, str(answer)) for task_id, answer in zip(ids, said, strict=True))
 
 
 def summed(answers: Mapping[str, str], words: Mapping[str, str], good: str) -> Told:
