@@ -38,6 +38,7 @@ class Damaged(Between):
         self.unheard: set[str] = set()
         self.unlisted: set[str] = set()
         self.unknown: set[str] = set()
+        self.without = {"open": self.unheard, "failed": self.unlisted, "nodes": self.unknown}
 
     def create(self, id: str, nodes: list[Node], kept_ms: int) -> None:
         if any(node.undoes for node in nodes):
@@ -56,10 +57,8 @@ class Damaged(Between):
             return
         key = found[at % len(found)]
         self.server.break_(["DEL", f"$key:{key}"])
-        if kind == "nodes":
-            self.unknown.add(root_of(key.partition(":")[2]))
-        if kind in ("open", "failed"):
-            (self.unheard if kind == "open" else self.unlisted).add(root_of(key.partition(":")[2]))
+        if kind in self.without:
+            self.without[kind].add(root_of(key.partition(":")[2]))
         if kind in FOR_GOOD:
             self.lost.add(FOR_GOOD[kind])
             self.spoiled.add(root_of(key.partition(":")[2]))
@@ -83,12 +82,8 @@ class Damaged(Between):
         self.create(id, nodes, KEPT_MS)
         for hows in before:
             self.work(worker, hows, 30)
-        if kind == "nodes":
-            self.unknown.add(id)
-        if kind == "open":
-            self.unheard.add(id)
-        if kind == "failed":
-            self.unlisted.add(id)
+        if kind in self.without:
+            self.without[kind].add(id)
         if f"{kind}:{id}" in self.seen.keys and self.seen.ttls[f"{kind}:{id}"] == -1:
             self.server.break_(["DEL", f"$key:{kind}:{id}"])
         for hows in after:
