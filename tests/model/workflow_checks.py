@@ -176,7 +176,8 @@ def shown_wrongly(server: WorkflowServer, seen: Looked, group: Group, offset: in
     if (state, kind, [row[0] for row in rows]) != (seen.tasks[group.id]["state"], "workflow", page):
         yield f"the page {offset}, {limit} of {group.id} has {state}, {kind}, {rows}"
     for name, of_map, task, state, _, *counts, error, queue in rows:
-        record = seen.tasks[f"{group.id}~{name}"]
+        # Of one that somebody deleted only the name is known.
+        record = seen.tasks.get(f"{group.id}~{name}", {})
         said = (of_map, task, state, error, queue, *counts)
         fields = ("kind", "name", "state", "error", "queue")
         numbers = ("size", "complete", "failed", "skipped", "aborted")
