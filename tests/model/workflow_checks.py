@@ -146,16 +146,18 @@ def called_wrongly(model: Flows, task: Task, got: Got) -> Iterator[str]:
             value, parts = tuple(parts[:3]), parts[3:]
             if named != name:
                 yield f"{got.id} has the input {named}, and is to have {name}"
-            if wrong := _input(task, name, value, is_map):
+            if wrong := _input(model, task, name, value, is_map):
                 yield f"{got.id} has of {name} {value}, and {wrong}"
     if parts:
         yield f"{got.id} has more inputs than asked for: {parts}"
 
 
-def _input(task: Task, name: str, value: tuple[str, ...], is_map: bool) -> str:
+def _input(model: Flows, task: Task, name: str, value: tuple[str, ...], is_map: bool) -> str:
     assert task.group
     source = task.group.members[name]
     state, codec, text = value
+    if source.id not in model.tasks:
+        return "" if state == "not_found" and not codec and text else "is to say that it is gone"
     if is_map:
         return "" if value == ("map", "", source.id) else "is to name the map"
     if source.state == "complete":
