@@ -98,6 +98,15 @@ DEAD_LETTERS_LIMIT_MOST: Final = 1000
 FIND_LIMIT_MOST: Final = 200
 """The largest `limit` of `find`."""
 
+AUDIT_OFFSET_MOST: Final = 1000
+"""The largest `offset` of `audit`."""
+
+AUDIT_LIMIT_MOST: Final = 200
+"""The largest `limit` of `audit`."""
+
+AUDIT_ADD_NUMBER_MOST: Final = 1000000000000
+"""The largest `number` of `audit_add`."""
+
 FAILURES_LIMIT_MOST: Final = 500
 """The largest `limit` of `failures`."""
 
@@ -470,6 +479,31 @@ class FindReply(NamedTuple):
 
 
 FIND_REPLY = page(FindReply._make, (number, number, number), FOUND_ROW.rows)
+
+
+class AuditRow(NamedTuple):
+    """A record of the reply of `audit`."""
+
+    acted_at: int
+    user: str
+    client: str
+    action: str
+    subject: str
+    number: int
+    outcome: str
+
+
+AUDIT_ROW = Record(AuditRow._make, (number, text, text, text, text, number, text))
+
+
+class AuditReply(NamedTuple):
+    """What `audit` replies."""
+
+    size: int
+    rows: list[AuditRow]
+
+
+AUDIT_REPLY = page(AuditReply._make, (number,), AUDIT_ROW.rows)
 
 
 class Failures(NamedTuple):
@@ -1441,6 +1475,25 @@ def find(
     its arguments, in its codec, and of its error. What moves between two pages may be in both, or in neither.
     """
     return Call("find", (place, which, offset, limit, task, text, argument, value, positions), FIND_REPLY)
+
+
+def audit(*, offset: int, limit: int) -> Call[AuditReply]:
+    """What people did to the queue, the newest first.
+
+    Replies how many there are; then of each when it was done (ms), by whom, from where, what, to which, to how
+    many, and what came of it; one that is no entry is left out.
+    """
+    return Call("audit", (offset, limit), AUDIT_REPLY)
+
+
+def audit_add(
+    *, user: Text, client: Text, action: Text, subject: Text, number: int, outcome: Text
+) -> Call[Literal["added"]]:
+    """Notes what somebody has done to the queue; of each text 500 bytes are kept.
+
+    Replies `added`.
+    """
+    return Call("audit_add", (user, client, action, subject, number, outcome), word)
 
 
 def failures(*, limit: int) -> Call[FailuresReply]:

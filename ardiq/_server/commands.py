@@ -70,6 +70,12 @@ def has_commands(core: _core.Core, names: Sequence[str]) -> list[bool]:
     return [bool(answer) for answer in core.command(["COMMAND", "INFO", *names])]
 
 
+def writing_commands(core: _core.Core, names: Sequence[str]) -> set[str]:
+    """Those of these commands that write, as the server says."""
+    found = zip(names, core.command(["COMMAND", "INFO", *names]), strict=True)
+    return {name for name, answer in found if answer and "write" in map(text, answer[2])}
+
+
 def _scan(core: _core.Core, start: str) -> Iterator[list[bytes]]:
     pattern, cursor = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*", b"0"
     while True:

@@ -19,6 +19,7 @@ from .._values import imports as _imports
 from .._values.urls import unsecret
 from ..errors import ArdiqError, Forbidden
 from ._arguments import Parser, Refusal, among, did_you_mean, refusing
+from ._audit import carry_out, is_done_to
 
 __all__ = ["Refusal", "build_parser", "load_app", "main", "open_app", "program"]
 
@@ -42,6 +43,7 @@ _COMMANDS = {
     "schedule": "look at recurring tasks; create, pause, run or remove them",
     "workflow": "look at workflows, stop one, run again what failed in it",
     "limits": "look at limits, or change them at run time",
+    "audit": "show what people did to a queue",
     "web": "serve a dashboard for the browser",
     "doctor": "check the server and the queue, and say what to do",
     "fsck": "check a queue's data against its invariants",
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             parsed = build_parser(whole=False).parse_args(words)
-            return int(parsed.run(parsed))
+            return carry_out(parsed)
         finally:
             sys.stdout.flush()
     except Refusal as refusal:
@@ -210,6 +212,7 @@ def open_app(arguments: argparse.Namespace, *, may_be_new: bool = False) -> "Ard
     # The app's own one need not have been used yet.
     if (is_url(arguments.app) or arguments.queue is not None) and not may_be_new and (missing := no_such_queue(app)):
         raise ArdiqError(missing)
+    is_done_to(app)
     return app
 
 

@@ -37,6 +37,7 @@ from ._arguments import (
     positive,
     word,
 )
+from ._audit import came
 from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
 from .task import read
 
@@ -267,6 +268,7 @@ def _done_all(app: "Ardiq", count: int, arguments: argparse.Namespace) -> int:
 def _done(count: int, arguments: argparse.Namespace, left: dict[str, str] | None = None) -> int:
     """Print what was done, and why ids were skipped."""
     verb = _DONE[arguments.action]
+    came(count, f"{count:,} {verb}" + (f", {len(left):,} not" if left else ""))
     if arguments.json:
         print_json({verb: count} | ({} if left is None else {"left": left}))
     else:

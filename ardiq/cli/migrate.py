@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     way.add_argument("--to", type=int, metavar="N", help="migrate to this version of the library, forward or back")
     way.add_argument("--prune", action="store_true", help="drop older libraries that no live worker uses")
     way.add_argument(
-        "--acl", action="store_true", help="print users for producers, workers and operators; change nothing"
+        "--acl", action="store_true", help="print users for producers, workers, operators and viewers; change nothing"
     )
     parser.add_argument(
         "--queue",

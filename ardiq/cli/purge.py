@@ -8,6 +8,7 @@ from .._server.replies import ask
 from ..errors import ArdiqError
 from . import open_app
 from ._arguments import agreed, among, app_argument, did_you_mean, json_argument, word
+from ._audit import came
 from ._output import many, print_json, show
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _purge(app: "Ardiq", place: str, of: str) -> int:
 
 
 def _tell(removed: int, arguments: argparse.Namespace, line: str) -> None:
+    came(removed, line)
     if arguments.json:
         print_json({"removed": removed})
     else:

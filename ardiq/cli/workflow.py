@@ -21,6 +21,7 @@ from .._server import calls, commands
 from .._server.replies import ask
 from . import open_app
 from ._arguments import add_actions, json_argument, json_value, positive, refusing, word
+from ._audit import came
 from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
 from .task import result_of
 
@@ -89,6 +90,7 @@ def _change(app: "Ardiq", workflow_id: str, action: str, compensate: bool) -> in
         return _missing(app, workflow_id)
     if action == "retry":
         count = job.retry_sync()
+        came(count, f"{many(count, 'dead letter')} requeued")
         show(f"{many(count, 'dead letter')} requeued" if count else f"{workflow_id}: it has no dead letters")
     elif action == "abort" and job.abort_sync(compensate=compensate):
         show(f"{workflow_id}: aborted, or told to stop{', and what completed is undone' if compensate else ''}")

@@ -25,6 +25,7 @@ SCREENS = {
     "workers": ("workers", "Workers", "w"),
     "limits": ("limits", "Limits", "l"),
     "pauses": ("pauses", "Pauses", "p"),
+    "audit": ("audit", "Audit", "a"),
 }
 _GLYPHS = {
     "complete": "✓",

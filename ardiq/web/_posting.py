@@ -3,12 +3,15 @@
 import base64
 import binascii
 import logging
+from collections import Counter
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from .._server import calls
 from ..cli._output import short
+from ..errors import ArdiqError, BrokerError
 from ._actions import Action
 from ._asked import Asked, Refused
 from .actions.told import Form, Told
@@ -52,6 +55,8 @@ async def carry_out(action: Action, asked: Asked, form: Form) -> tuple[Told, dic
         raise
     finally:
         _record(action, asked, form, answers, error)
+        if not isinstance(error, Refused | BrokerError):  # nothing was done, or nothing can be noted
+            await _note(action, asked, form, answers, error)
         await asked.samples.renew()
 
 
@@ -66,6 +71,36 @@ def _record(action: Action, asked: Asked, form: Form, answers: dict[str, str], e
     why, which = short(f"{type(error).__name__}: {error}", 300), short(repr(ids), _LONGEST_LINE)
     words = "%s in queue %r by %r from %s of %s ended by %s, after: %s"
     log.warning(words, action.name, queue, user, where, which, why, answers, extra=more)
+
+
+async def _note(action: Action, asked: Asked, form: Form, answers: dict[str, str], error: BaseException | None) -> None:
+    """Note it in the queue, too: what was done stays done, also if that fails."""
+    client = asked.request.client
+    came = ", ".join(f"{number:,} {answer}" for answer, number in Counter(answers.values()).items())
+    # The pause of an argument names the argument's value, which may be secret.
+    pauses = [
+        f"{form[name].partition('=')[0]}=…" if "=" in form[name] else form[name]
+        for name in ("pause", "arg")
+        if form.get(name)
+    ]
+    call = calls.audit_add(
+        user=asked.user.name,
+        client="" if client is None else client.host,
+        action=action.name,
+        subject=" ".join([*form.getlist("id"), *form.getlist("name"), *form.getlist("kind"), *pauses]),
+        number=len(answers),
+        outcome=came if error is None else f"{came} {type(error).__name__}: {error}".strip(),
+    )
+    try:
+        await asked.ask(call)
+    except ArdiqError as failed:
+        log.warning(
+            "%s by %r is not in the audit log of queue %r: %s",
+            action.name,
+            asked.user.name,
+            asked.app.queue_name,
+            failed,
+        )
 
 
 def refused(action: Action, queue: str, user: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from ._asked import Asked
-from .views import dead, limits, overview, pauses, schedules, task, tasks, workers, workflow, workflows
+from .views import audit, dead, limits, overview, pauses, schedules, task, tasks, workers, workflow, workflows
 
 
 class Screen(NamedTuple):
@@ -37,4 +37,5 @@ SCREENS = (
     Screen("workers", "workers", workers.read, "view", "workers"),
     Screen("limits", "limits", limits.read, "view", "limits"),
     Screen("pauses", "pauses", pauses.read, "view", "pauses"),
+    Screen("audit", "audit", audit.read, "view", "audit"),
 )

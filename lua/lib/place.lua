@@ -21,7 +21,7 @@ M.TYPES = {
   workflows = 'zset', open = 'set', nodes = 'list', items = 'list', results = 'hash', failed = 'set',
   chores = 'list', outbox = 'list', deadlines = 'zset', steps = 'hash', signals = 'hash',
   undo = 'list',
-  saving = 'string',
+  saving = 'string', audit = 'list',
 }
 -- Keys that belong to one worker; and those that must end by themselves, by what keys.lua calls them.
 M.OF_WORKERS = { running = true, worker = true, aborts = true }

@@ -13,7 +13,7 @@ from ardiq import Ardiq, Flow, current_task
 HOSTILE = "</script><script>alert('x')</script>\n\ndata: \" onload=x '{{7*7}}"
 NAME = "<script>alert('name')</script>"
 SECRET = "geheim-4711"
-SCREENS = ("", "tasks", "dead", "workflows", "schedules", "workers", "limits", "pauses")
+SCREENS = ("", "tasks", "dead", "workflows", "schedules", "workers", "limits", "pauses", "audit")
 STATES = ("queued", "running", "scheduled", "held", "dead", "quarantined")
 
 

@@ -1,16 +1,20 @@
-"""`ardiq migrate --acl`: producers, workers and operators with no more rights than they need."""
+"""`ardiq migrate --acl`: producers, workers, operators and viewers with no more rights than they need."""
 
 import asyncio
+import json
 import logging
 import os
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from boards import SCREENS, STATES, browser, fill
 from helpers import SOON_S, eventually, result_of, working
 
 from ardiq import (
@@ -19,6 +23,7 @@ from ardiq import (
     BrokerError,
     Debounce,
     Forbidden,
+    Job,
     LibraryError,
     Limit,
     Rate,
@@ -33,6 +38,7 @@ from ardiq import (
 from ardiq.cli import main
 from ardiq.embedded import Server
 from ardiq.task import Task
+from ardiq.web import dashboard
 
 
 @pytest.fixture
@@ -69,6 +75,12 @@ def denied(admin: _core.Core) -> list[str]:
     """What users were refused, as the server noted it."""
     rows = (dict(zip(row[::2], row[1::2], strict=True)) for row in admin.command(["ACL", "LOG"]))
     return [f"{row[b'username'].decode()}: {row[b'object'].decode()}" for row in rows]
+
+
+def written(admin: _core.Core) -> str:
+    """How many changes of its data the server has made."""
+    (count,) = re.findall(r"rdb_changes_since_last_save:(\d+)", admin.command(["INFO", "persistence"]).decode())
+    return str(count)
 
 
 async def test_each_can_do_all_that_it_is_for(
@@ -193,6 +205,88 @@ async def test_limits_and_equal_calls(
             assert (await result_of(job)).success
     assert [limit.name for limit in await operator.limits.list()] == ["customer", "partner"]
     assert denied(admin) == []
+
+
+async def test_a_viewer_sees_everything(
+    url: Callable[..., str], make_app: Callable[..., Ardiq], admin: _core.Core, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["migrate", url("operator")]) == 0
+    ids = await fill(make_app(redis_url=url("operator"), queue_name="jobs"))
+    admin.command(["ACL", "LOG", "RESET"])
+    before = written(admin)
+    looks = make_app(redis_url=url("viewer"), queue_name="jobs")
+    looks.context.server.is_listed = False  # as `ardiq web` has it
+    async with browser(dashboard(looks, auth="nobody")) as client:
+        tasks = [f"tasks/{task_id}" for task_id in ids.values()]
+        states = [f"tasks?state={state}" for state in STATES]
+        for path in (*SCREENS, *states, *tasks, f"workflows/{ids['workflow']}"):
+            assert (await client.get(f"/q/jobs/{path}")).status_code == 200, path
+    for line in (
+        "queues URL",
+        "status URL",
+        "status URL --json",
+        "top URL --once",
+        "doctor URL",
+        f"task show URL {ids['done']}",
+        "dlq list URL",
+        "dlq groups URL",
+        f"dlq show URL {ids['dead']}",
+        "schedule list URL",
+        "limits list URL",
+        "audit URL",
+        "workflow list URL",
+        f"workflow show URL {ids['workflow']}",
+        "migrate status URL",
+    ):
+        words = [url("viewer") if word == "URL" else word for word in line.split()]
+        if words[0] not in ("queues", "migrate"):
+            words += ["--queue", "jobs"]
+        code = await asyncio.to_thread(main, words)
+        assert code == 0 or (code == 1 and words[0] == "doctor"), (line, capsys.readouterr().err)
+    # Which way its calls may go is tried out.
+    assert {what for what in denied(admin) if not what.endswith((": fcall", ": evalsha"))} == set()
+    assert written(admin) == before
+
+
+async def test_a_viewer_changes_nothing(
+    url: Callable[..., str], make_app: Callable[..., Ardiq], admin: _core.Core
+) -> None:
+    assert main(["migrate", url("operator")]) == 0
+    ids = await fill(make_app(redis_url=url("operator"), queue_name="jobs"))
+    looks = make_app(redis_url=url("viewer"), queue_name="jobs")
+    core, base = looks.context.server.core, "ardiq:{jobs}:"
+    before = written(admin)
+    later: Job[Any] = Job(looks, ids["later"])
+    actions: list[Callable[[], Awaitable[object]]] = [
+        lambda: looks.ref("charge").enqueue(1),
+        lambda: later.abort(),
+        lambda: looks.dead.requeue(ids["dead"]),
+        lambda: looks.dead.discard(ids["dead"]),
+        lambda: looks.pause("charge"),
+        lambda: looks.resume("sync", argument={"customer_id": 99}),
+        lambda: looks.schedules.remove("nightly"),
+        lambda: looks.limits.put("partner", concurrency=1),
+    ]
+    for act in actions:
+        with pytest.raises(Forbidden):
+            await act()
+    async with browser(dashboard(looks, auth="nobody"), headers={"sec-fetch-site": "same-origin"}) as client:
+        answer = await client.post("/q/jobs/hurry.json", data={"id": ids["later"]})
+        assert (answer.status_code, "ardiq-viewer" in answer.text) == (503, True)
+    # By hand it may call no transition, neither as a function nor, where there are none, as a script.
+    protocol = json.loads(_core.PROTOCOL)
+    has_functions = bool(admin.command(["COMMAND", "INFO", "FCALL"])[0])
+    for name, function in protocol["functions"].items():
+        if has_functions and function["kind"] == "transition":
+            for command in ("FCALL", "FCALL_RO"):
+                with pytest.raises(ArdiqError):
+                    core.command([command, f"{protocol['library']}_{name}", "1", base])
+    assert written(admin) == before
+    user = dict(zip(*[iter(admin.command(["ACL", "GETUSER", "ardiq-viewer"]))] * 2, strict=True))
+    granted = [rule[1:] for rule in user[b"commands"].decode().split() if rule[0] == "+"]
+    infos = admin.command(["COMMAND", "INFO", *{rule.partition("|")[0] for rule in granted}])
+    assert len(granted) > 10
+    assert [info[0] for info in infos if b"write" in info[2]] == []
 
 
 async def test_none_can_do_more(url: Callable[..., str], make_app: Callable[..., Ardiq], admin: _core.Core) -> None:

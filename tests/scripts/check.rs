@@ -42,7 +42,7 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
             }
             ("workflows" | "deadlines", "") => "zset",
             ("open" | "failed", _) => "set",
-            ("chores" | "outbox", "") | ("nodes" | "items" | "undo", _) => "list",
+            ("chores" | "outbox" | "audit", "") | ("nodes" | "items" | "undo", _) => "list",
             ("results" | "steps" | "signals", _) => "hash",
             ("rates" | "opens", "") | ("held" | "idle" | "ring" | "blocked", _) => "zset",
             ("meta" | "stats" | "schedules" | "pauses" | "unique", "") => "hash",
@@ -61,7 +61,9 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
         }
         let ends = value.expires_at.is_some();
         match kind {
-            "mailbox" | "waiters" | "log" | "stream" | "unknown_tasks" | "window" | "slowed" | "saving" if !ends => {
+            "mailbox" | "waiters" | "log" | "stream" | "audit" | "unknown_tasks" | "window" | "slowed" | "saving"
+                if !ends =>
+            {
                 found(format!("{name} has no TTL"))
             }
             "stats" if ends == rest.is_empty() => found(format!("{name}: TTL {ends}")),
@@ -69,8 +71,8 @@ pub fn problems(keys: &Keyspace) -> Vec<String> {
                 found(format!("{name} belongs to no worker"));
             }
             "task_stats" if !ends => found(format!("{name} has no TTL")),
-            "task" | "mailbox" | "waiters" | "log" | "stream" | "stats" | "task_stats" | "unknown_tasks" | "window"
-            | "slowed" | "saving" => {}
+            "task" | "mailbox" | "waiters" | "log" | "stream" | "audit" | "stats" | "task_stats" | "unknown_tasks"
+            | "window" | "slowed" | "saving" => {}
             "steps" | "signals" => {
                 let fields = keys.hash(&record(rest));
                 let state = fields.and_then(|fields| fields.get("state")).map_or("", String::as_str);

@@ -54,6 +54,8 @@ enum Form {
     Scripts,
     /// A script that cannot be loaded beforehand.
     Sources,
+    /// Functions, of which the user may call queries alone.
+    Reads,
 }
 
 /// A call being built; may be sent again as it is.
@@ -331,7 +333,8 @@ impl Dispatcher {
     fn begin(&self, function: &'static Function, form: Form, args: usize, bytes: usize) -> Result<Cmd, Error> {
         let mut cmd = Cmd::with_capacity(args + 4, bytes + 64);
         match form {
-            Form::Functions => cmd.arg(b"FCALL").arg(&function.server_name),
+            Form::Reads if function.query => cmd.arg(b"FCALL_RO").arg(&function.server_name),
+            Form::Functions | Form::Reads => cmd.arg(b"FCALL").arg(&function.server_name),
             Form::Scripts => cmd.arg(b"EVALSHA").arg(&self.script(function)?.sha1),
             Form::Sources => cmd.arg(b"EVAL").arg(&self.script(function)?.source),
         };

@@ -31,7 +31,9 @@ impl Missing {
     pub fn read(form: Form, answer: &Result<Value, Error>) -> Option<Self> {
         let Ok(Value::ServerError(reply)) = answer else { return None };
         match form {
-            Form::Functions if reply.details().is_some_and(|text| text.starts_with("Function not found")) => {
+            Form::Functions | Form::Reads
+                if reply.details().is_some_and(|text| text.starts_with("Function not found")) =>
+            {
                 Some(Self::Library)
             }
             Form::Functions if lacks(reply, "fcall") => Some(Self::Functions(reply.clone())),
@@ -166,7 +168,24 @@ impl Dispatcher {
                 Ok(None)
             }
             Missing::Script => self.load_script(connection, request, attempts).await,
+            Missing::Scripts(_) if self.may_read(connection).await => {
+                self.note(connection, Form::Reads);
+                Ok(None)
+            }
             Missing::Scripts(reply) => Err(self.nothing_left(connection, reply)),
+        }
+    }
+
+    /// Whether the user has neither functions nor scripts, but the queries among the functions.
+    async fn may_read(&self, connection: &Connection) -> bool {
+        match &*lock(&self.inner.common.no_functions) {
+            Some(Unfit::Answer(Ok(Value::ServerError(reply)))) if reply.code() == "NOPERM" => {}
+            _ => return false,
+        }
+        let library = &self.inner.common.library.protocol().library;
+        match connection.exchange(redis::cmd("FCALL_RO").arg(library).arg(0)).await {
+            Ok(Value::ServerError(reply)) => !lacks(&reply, "fcall_ro"),
+            answer => answer.is_ok(),
         }
     }
 
@@ -293,7 +312,7 @@ pub(super) fn checked(connection: &Connection) -> Option<Form> {
 }
 
 fn form_in(noted: u8) -> Option<Form> {
-    [Form::Functions, Form::Scripts].into_iter().find(|form| *form as u8 == noted)
+    [Form::Functions, Form::Scripts, Form::Reads].into_iter().find(|form| *form as u8 == noted)
 }
 
 /// An answer to a question that precedes the caller's request, which has not been sent yet.
