@@ -34,6 +34,7 @@ class Action(NamedTuple):
 ACTIONS = {
     action.name: action
     for action in (
+        Action("enqueue", "Enqueue", calling.enqueue, "enqueue", "tasks", calling.may_enqueue),
         Action("abort", "Abort", tasks.abort, "steer", "tasks", tasks.may_abort, True),
         Action("hurry", "Run now", tasks.hurry, "steer", "tasks"),
         Action("again", "Enqueue a copy", calling.again, "steer", "tasks"),
@@ -41,6 +42,7 @@ ACTIONS = {
         Action("amend", "Run with other arguments", calling.amend, "amend", "dead", calling.may_amend),
         Action("discard", "Discard", dead.discard, "delete", "dead", dead.may_discard, True),
         Action("requeue-group", "Run all again", dead.requeue_group, "replay", "dead", dead.may_requeue_group),
+        Action("purge", "Discard all", dead.purge, "purge", "dead", dead.may_purge, True),
         Action("discard-group", "Discard all", dead.discard_group, "delete", "dead", dead.may_discard_group, True),
         Action("pause", "Pause", pauses.pause, "pause", "pauses"),
         Action("resume", "End", pauses.resume, "pause", "pauses"),

@@ -21,6 +21,8 @@ from ardiq.web._redact import HIDDEN
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 OWN = {"sec-fetch-site": "same-origin", **FORM}
 PERMISSION = {
+    "enqueue": "enqueue",
+    "purge": "purge",
     "abort": "steer",
     "hurry": "steer",
     "again": "steer",
@@ -38,18 +40,19 @@ PERMISSION = {
     "resume-schedule": "schedules",
     "run-schedule": "schedules",
 }
-ASKED_BEFORE = {"amend", "abort", "discard", "requeue-group", "discard-group"}
+ASKED_BEFORE = {"enqueue", "purge", "amend", "abort", "discard", "requeue-group", "discard-group"}
 MAY = {
     "viewer": set[str](),
-    "operator": {"steer", "replay", "pause", "schedules"},
-    "admin": {"steer", "replay", "pause", "schedules", "delete", "amend"},
+    "operator": {"steer", "replay", "pause", "schedules", "enqueue"},
+    "admin": {"steer", "replay", "pause", "schedules", "delete", "amend", "enqueue", "purge"},
 }
 
 
-def fields_of(ids: dict[str, str]) -> dict[str, dict[str, str]]:
+def fields_of(ids: dict[str, str], queue: str) -> dict[str, dict[str, str]]:
     """A form for each action that changes something."""
     group = {"name": "charge", "kind": "ValueError"}
     return {
+        "enqueue": {"name": "sync", "args": "[3]"},
         "abort": {"id": ids["later"]},
         "hurry": {"id": ids["later"]},
         "again": {"id": ids["done"]},
@@ -66,6 +69,7 @@ def fields_of(ids: dict[str, str]) -> dict[str, dict[str, str]]:
         "pause-schedule": {"name": "nightly"},
         "resume-schedule": {"name": "nightly"},
         "run-schedule": {"name": "nightly"},
+        "purge": {"queue": queue},
     }
 
 
@@ -105,7 +109,7 @@ def test_every_action_is_in_the_table() -> None:
 async def test_each_role_does_what_it_may(app: Ardiq, role: str) -> None:
     user = {"nothing": User("ada", may=()), "elsewhere": User("ada", "admin", queues=["other-*"]), "nobody": None}
     who = user[role] if role in user else User("ada", role)
-    forms = sorted(fields_of(await fill(app)).items(), key=lambda each: each[0] not in ASKED_BEFORE)
+    forms = sorted(fields_of(await fill(app), app.queue_name).items(), key=lambda each: each[0] not in ASKED_BEFORE)
     for twin in ("", ".json"):
         for name, fields in forms:
             async with browser(dashboard(app, auth=lambda request: who)) as client:
@@ -534,3 +538,58 @@ async def test_a_workflow_is_paused_and_what_failed_runs_again(app: Ardiq) -> No
         for name in ("pause-workflow", "resume-workflow", "retry-workflow"):
             assert "nothing was changed" in await do(client, app, name, id=HOSTILE)
             assert await do(client, app, name) == "Name the workflow."
+
+
+async def test_a_task_is_enqueued_by_a_form(app: Ardiq) -> None:
+    await fill(app)
+    async with browser(dashboard(app, auth="nobody")) as client:
+        page = await post(client, app, "enqueue", name=HOSTILE, args=HOSTILE, lane=HOSTILE)
+        assert re.findall(r"<script(?! src=)", page.text) == []
+        assert set(map(unescape, re.findall(r'<option value="(.*?)">', page.text))) >= {"charge", "sync", NAME}
+        (new,) = re.findall(r'name="new_id" value="([a-z2-7]+)"', page.text)
+        right = {"name": "sync", "args": "[3]", "kwargs": "", "lane": "", "new_id": new, "confirmed": 1}
+        for wrong, words in (
+            ({"name": ""}, "Name the task."),
+            ({"name": "snyc"}, "There is no task 'snyc' here; did you mean 'sync'?"),
+            ({"args": '["x"]'}, "argument 'customer_id' does not fit its annotation"),
+            ({"args": "[]"}, "missing a required argument"),
+            ({"args": "3"}, "must be a JSON array"),
+            ({"kwargs": "3"}, "must be a JSON object"),
+            ({"lane": "nowhere"}, "no worker would take it"),
+            ({"name": "sync", "lane": HOSTILE}, "no worker would take it"),
+        ):
+            page = await post(client, app, "enqueue", **right | wrong)
+            assert (page.status_code, words in unescape(page.text)) == (200, True), (wrong, page.text)
+            json_answer = await post(client, app, "enqueue.json", **right | wrong)
+            assert json_answer.status_code == 400
+        before = await app.queue_size()
+        for told in (f"{new}: enqueued.", f"{new}: there already; nothing was added."):
+            answer = await post(client, app, "enqueue", **right)
+            assert notice(await client.get(answer.headers["location"])) == told
+        assert await app.queue_size() == before + 1
+        assert (await app.context.inspector.record(new))["args"] == "[3]"
+
+
+async def test_a_task_that_the_dashboard_does_not_know_is_enqueued_by_name(app: Ardiq, make_app: Any) -> None:
+    stranger = make_app(queue_name=app.queue_name)
+    async with browser(dashboard(stranger, auth="nobody")) as client:
+        answer = await post(client, app, "enqueue.json", name=NAME, kwargs='{"to": "x"}', new_id="mine")
+        assert answer.json()["answers"] == {"mine": "enqueued"}
+        assert (await client.get(f"/q/{app.queue_name}/tasks/mine")).status_code == 200
+
+
+async def test_all_dead_letters_are_discarded_by_who_types_the_name_of_the_queue(app: Ardiq) -> None:
+    await fill(app)
+    async with browser(dashboard(app, auth="nobody")) as client:
+        page = await post(client, app, "purge")
+        assert f"Discard all 1 dead letter of queue {app.queue_name}?" in page.text
+        for wrong in ("", "default", HOSTILE):
+            page = await post(client, app, "purge", queue=wrong, confirmed=1)
+            assert "type the name of the queue" in page.text
+            assert re.findall(r"<script(?! src=)", page.text) == []
+            assert (await post(client, app, "purge.json", queue=wrong)).status_code == 400
+        assert await app.dead.count() == 1
+        answer = await post(client, app, "purge", queue=app.queue_name, confirmed=1)
+        assert notice(await client.get(answer.headers["location"])) == "1 dead letter discarded."
+        assert await app.dead.count() == 0
+        assert "Discard all…" not in (await client.get(f"/q/{app.queue_name}/dead")).text

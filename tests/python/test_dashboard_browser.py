@@ -215,4 +215,13 @@ async def test_arguments_are_written_and_mended(app: Ardiq, theme: str, width: i
         await page.click("form[action$=again] button")
         await page.wait_for_selector(".notice:has-text('enqueued.')")
         assert await page.inner_text("#now .chip") == "… queued"
+        await page.goto(f"{address}tasks")
+        await page.click("form[action$=enqueue] button")
+        await page.fill("[name=name]", "sync")
+        await page.fill("[name=args]", "[7]")
+        if scripts:
+            await check_access(page)
+            assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        await page.click("button[name=confirmed]")
+        await page.wait_for_selector("h1:has-text('sync')")
     assert await app.dead.count() == 0

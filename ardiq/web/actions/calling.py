@@ -1,4 +1,4 @@
-"""Calls that people write: a dead letter with other arguments, and a call like one before."""
+"""Calls that people write: a new one, a dead letter with other arguments, and a call like one before."""
 
 from collections.abc import Awaitable
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from ..._server import calls
 from ..._values.encodings import from_json, to_json
 from ..._values.ids import new_id
 from ..._values.signature import MISSING
+from ...cli._arguments import did_you_mean
 from ...cli._output import short
 from ...errors import ArdiqError, BrokerError
 from .._asked import Asked, Refused
@@ -20,6 +21,27 @@ _NO_LETTER = "{}: no dead letter any more; nothing was changed."
 _WRITTEN = "What is redacted stays as it is, as long as it stays where it is."
 
 Done = TypeVar("Done")
+
+
+async def may_enqueue(asked: Asked, form: Form) -> Question:
+    app = asked.app
+    lane = Input("lane", "lane", form.get("lane", ""), app.priorities, "Leave it empty for the lane of the task.")
+    inputs = [
+        Input("name", "task", form.get("name", ""), app.tasks),
+        *_inputs(form.get("args", "[]"), form.get("kwargs", "{}")),
+        lane,
+    ]
+    checks = "Its arguments are checked before it is enqueued." if app.tasks else "Its worker checks its arguments."
+    return Question("Enqueue a task", checks, more={"new_id": form.get("new_id") or new_id()}, inputs=inputs)
+
+
+async def enqueue(asked: Asked, form: Form, answers: dict[str, str]) -> Told:
+    name, known = form.get("name", ""), asked.app.tasks
+    if not name:
+        raise Refused(400, "Name the task.")
+    if known and name not in known:
+        raise Refused(400, f"There is no task {name!r} here{did_you_mean(name, known)}")
+    return await _enqueue(asked, name, *_written(form), form.get("lane", ""), form, answers)
 
 
 async def may_amend(asked: Asked, form: Form) -> Question:
