@@ -134,8 +134,8 @@ function M.name(bucket) return string.match(bucket, '^[^(]*') end
 -- Each is nil where there is none; and whether operators put anything. Or nil and an error where a key is damaged.
 function M.definitions(base, buckets)
   local names, at, name_at, found = {}, {}, {}, {}
-  for i, bucket in ipairs(buckets) do
-    local name = M.name(bucket)
+  for i = 1, #buckets do
+    local name = M.name(buckets[i])
     if not at[name] then names[#names + 1], at[name] = name, #names + 1 end
     name_at[i] = at[name]
   end
@@ -147,9 +147,9 @@ function M.definitions(base, buckets)
   local of_buckets = count > 0 and bulk.read('HMGET', keys.overrides(base), buckets) or {}
   local of_limits = {}
   for i = 1, #names do of_limits[i] = add_field(add_field(nil, code[i]), of_names[i]) or false end
-  for i, bucket in ipairs(buckets) do
+  for i = 1, #buckets do
     local definition = of_limits[name_at[i]] or nil
-    if of_buckets[i] and bucket ~= names[name_at[i]] then definition = add_field(definition, of_buckets[i]) end
+    if of_buckets[i] and buckets[i] ~= names[name_at[i]] then definition = add_field(definition, of_buckets[i]) end
     found[i] = definition
   end
   return found, nil, count > 0
@@ -199,7 +199,8 @@ local function count_of(busy) return busy and math.floor(number.of(busy, 0)) or 
 function M.look(batch, buckets)
   local base, known, asked = batch.base, batch.buckets or {}, {}
   batch.buckets = known
-  for _, bucket in ipairs(buckets) do
+  for i = 1, #buckets do
+    local bucket = buckets[i]
     local one = known[bucket]
     if not one then
       known[bucket] = true
@@ -217,13 +218,16 @@ function M.look(batch, buckets)
   batch.limits_err = batch.limits_err or err or nil
   -- Those that have more than a concurrency.
   local special, shut = {}, {}
-  for i, bucket in ipairs(asked) do
+  for i = 1, #asked do
+    local bucket = asked[i]
     local definition, score = definitions and definitions[i] or NONE, reached[i]
     -- What would gather runs one by one, as where nobody defines that any more.
     if definition.is_damaged and gather.is(bucket) then definition = NONE end
     local interval_ms = definition.rate and definition.per_ms and definition.per_ms / definition.rate
     local counted = known[bucket]
-    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, reached = 0 }
+    -- With all that most of them get, since a table that has to grow costs as much again.
+    local one = { concurrency = definition.concurrency, burst = definition.burst or 1, reached = 0, busy = 0,
+      is_changed = false }
     if counted == true then
       one.busy = count_of(busy[i])
     else
@@ -314,8 +318,8 @@ end
 
 -- So many of a line have started.
 function M.charge(batch, buckets, costs, count)
-  for i, bucket in ipairs(buckets) do
-    local one = batch.buckets[bucket]
+  for i = 1, #buckets do
+    local one = batch.buckets[buckets[i]]
     one.busy, one.is_changed = one.busy + count, true
     if one.interval_ms then
       one.reached = adaptive.reach(one, math.max(one.reached, batch.now), count * costs[i] * one.interval_ms)
@@ -355,34 +359,32 @@ local function look_at_counts(batch, buckets)
   end
   if #asked == 0 then return end
   local busy = read_busy(batch, asked)
-  for i, bucket in ipairs(asked) do known[bucket] = { busy = count_of(busy[i]), is_count_alone = true } end
+  for i = 1, #asked do known[asked[i]] = { busy = count_of(busy[i]), is_count_alone = true, is_changed = false } end
 end
 
--- Count what was freed: mostly nobody waits for it. Replies the buckets that have to be looked at again for those that do.
+-- Count what was freed: mostly nobody waits for it. Replies the buckets that have to be looked at again for those that do, and
+-- how many of them are to be whatever they are: the others not where they gather, for that waits for no end of another batch.
 function M.settle(batch)
   local freed, lines, buckets = batch.freed or {}, batch.freed_lines or {}, {}
   batch.freed, batch.freed_lines = nil, nil
   for bucket in pairs(freed) do buckets[#buckets + 1] = bucket end
   -- In the same order everywhere.
   table.sort(buckets)
-  local again = {}
-  for i, bucket in ipairs(buckets) do again[i] = bucket end
-  for _, line in ipairs(lines) do
-    for _, bucket in ipairs((M.parse(line))) do
-      if not freed[bucket] then
-        buckets[#buckets + 1], freed[bucket] = bucket, 0
-        -- What gathers does not wait for the end of another batch.
-        if not gather.is(bucket) then again[#again + 1] = bucket end
-      end
-      freed[bucket] = freed[bucket] + lines[line]
+  local due = #buckets
+  for i = 1, #lines do
+    local of_line, count = M.parse(lines[i]), lines[lines[i]]
+    for n = 1, #of_line do
+      local bucket = of_line[n]
+      if not freed[bucket] then buckets[#buckets + 1], freed[bucket] = bucket, 0 end
+      freed[bucket] = freed[bucket] + count
     end
   end
   look_at_counts(batch, buckets)
-  for _, bucket in ipairs(buckets) do
-    local one = batch.buckets[bucket]
-    if freed[bucket] ~= 0 then one.busy, one.is_changed = math.max(one.busy - freed[bucket], 0), true end
+  for i = 1, #buckets do
+    local one, count = batch.buckets[buckets[i]], freed[buckets[i]]
+    if count ~= 0 then one.busy, one.is_changed = math.max(one.busy - count, 0), true end
   end
-  return again
+  return buckets, due
 end
 
 -- Refuse a change of limits while nothing is written yet, if what follows from it could not be written.

@@ -46,15 +46,20 @@ local function reopen(batch, reopened, bucket, lanes, room, opens_at)
   end
 end
 
--- Look again at buckets under which lines may wait.
-function M.reconsider(batch, buckets)
-  if #buckets == 0 then return end
-  local base, reopened = batch.base, { lanes = {}, of_lanes = {}, places = {}, times = {} }
+-- Look again at buckets under which lines may wait: at the first `due` whatever they are; at others not where they gather, which
+-- does not wait for what others leave.
+function M.reconsider(batch, buckets, due)
+  local base = batch.base
+  -- Mostly nothing waits at all, which is cheaper to ask than each of many.
+  if #buckets == 0 or redis.pcall('HLEN', keys.blocked_lanes(base)) == 0 then return end
+  local reopened = { lanes = {}, of_lanes = {}, places = {}, times = {} }
   local blocked = bulk.read('HMGET', keys.blocked_lanes(base), buckets)
   if errors.of(blocked) then return line.look_later(batch) end
   local waited_for, lanes = {}, {}
   for i, bucket in ipairs(buckets) do
-    if blocked[i] then waited_for[#waited_for + 1], lanes[#lanes + 1] = bucket, limits.lanes(blocked[i]) end
+    if blocked[i] and (i <= due or not gather.is(bucket)) then
+      waited_for[#waited_for + 1], lanes[#lanes + 1] = bucket, limits.lanes(blocked[i])
+    end
   end
   if #waited_for == 0 then return end
   if limits.look(batch, waited_for) then return line.look_later(batch) end

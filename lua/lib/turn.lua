@@ -17,7 +17,7 @@ local function open_lines(batch, lane_name, most)
     local buckets, costs = limits.parse(found[i])
     open[#open + 1] = { name = found[i], score = number.of(found[i + 1], 0), order = i, buckets = buckets,
       costs = costs }
-    for _, bucket in ipairs(buckets) do asked[#asked + 1] = bucket end
+    for n = 1, #buckets do asked[#asked + 1] = buckets[n] end
   end
   err = #asked > 0 and limits.look(batch, asked)
   return open, #open == most and open[#open].score or math.huge, err
@@ -45,7 +45,8 @@ end
 -- The room of a line: how many of it may start, the bucket that has least, and when that opens.
 local function room_of(batch, one)
   local room, least, opens_at = math.huge, nil, nil
-  for i, bucket in ipairs(one.buckets) do
+  for i = 1, #one.buckets do
+    local bucket = one.buckets[i]
     local has, at = limits.room(batch, bucket, one.costs[i])
     if has < room or has == 0 and (at or 0) > (opens_at or 0) then room, least, opens_at = has, bucket, at end
   end
@@ -143,9 +144,9 @@ local function serve(taking, one, portion)
   taking.budget = taking.budget - 1
   taking.scores[one.name] = nil
   taking.gone[#taking.gone + 1] = one.name
-  for _, bucket in ipairs(one.buckets) do
-    -- What gathers does not wait for what others leave.
-    if bucket ~= waits_for and not gather.is(bucket) and not taking.again[bucket] then
+  for i = 1, #one.buckets do
+    local bucket = one.buckets[i]
+    if bucket ~= waits_for and not taking.again[bucket] then
       taking.again[bucket], taking.again[#taking.again + 1] = true, bucket
     end
   end
@@ -231,7 +232,7 @@ function M.take(batch, lane_name, want, budget, claim_some, claim_batch, take_re
     is_last = bound == math.huge
   end
   if not err or taking.popped > 0 then write_turns(taking) end
-  opening.reconsider(batch, taking.again)
+  opening.reconsider(batch, taking.again, 0)
   return taking.taken, is_last and taking.taken < want, budget - taking.budget, err
 end
 

@@ -45,7 +45,7 @@ async def test_what_is_accepted_is_on_a_replica(servers: Sentinels, make_app: Ca
 async def test_without_a_replica_in_time_nothing_counts_as_accepted(
     servers: Sentinels, make_app: Callable[..., Ardiq]
 ) -> None:
-    app = make_app(broker_timeout_ms=300)
+    app = make_app(broker_timeout_ms=1000)
     usual = make_app(queue_name=app.queue_name, durability="primary")
     work = app.ref("work")
     await work.enqueue(0)
@@ -85,7 +85,7 @@ async def test_without_a_replica_in_time_nothing_counts_as_accepted(
 
 
 async def test_a_dead_letter_runs_again_on_a_replica_too(servers: Sentinels, make_app: Callable[..., Ardiq]) -> None:
-    app = make_app(broker_timeout_ms=300)
+    app = make_app(broker_timeout_ms=1000)
 
     @app.task(max_retries=0)
     async def work() -> None:

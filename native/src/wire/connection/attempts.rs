@@ -11,6 +11,9 @@ use super::{Connection, Link};
 use crate::wire::clock::Instant;
 use crate::wire::error::{Error, code};
 
+/// What a server needs for an answer, on a busy day.
+const TIME_TO_ANSWER: Duration = Duration::from_millis(50);
+
 /// One call's tries; see [`Link::attempts`].
 pub struct Attempts<'a> {
     link: &'a Link,
@@ -125,10 +128,11 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Pauses before another try, no longer than it takes anybody to reach the server; false where there is no time for it.
+    /// Pauses before another try, no longer than it takes anybody to reach the server; false where there is no time for
+    /// both and an answer: a try without it would make "refused, and why" into "no answer, and maybe carried out".
     pub async fn pause(&mut self) -> bool {
         let pause = self.backoff.pause();
-        let in_time = Instant::now() + pause < self.deadline;
+        let in_time = Instant::now() + pause + TIME_TO_ANSWER < self.deadline;
         if in_time {
             self.link.wait(pause).await;
         }
