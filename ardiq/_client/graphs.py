@@ -181,9 +181,15 @@ class Graph:
             return
         what, task, options = f"node {member.name!r}", member.call.task, member.call.call_options
         rule = options.rule_of(task)
-        if isinstance(member, Map) and (theirs := self._other_queue(member)) is not None:
+        theirs = task.context.name
+        if task.context.family is not self._queue.family and not task.is_moved and theirs != self._queue.name:
             raise ValueError(
-                f"map {member.name!r} is for queue {theirs!r}, and its workflow for {self._queue.name!r}: the calls of "
+                f"{what} is of another app, with the queue {theirs!r}, and its workflow is for {self._queue.name!r}: "
+                f"for it to run there, add it as {task.name}.options(queue={theirs!r})"
+            )
+        if isinstance(member, Map) and (other := self._other_queue(member)) is not None:
+            raise ValueError(
+                f"map {member.name!r} is for queue {other!r}, and its workflow for {self._queue.name!r}: the calls of "
                 "a map are in the queue of their workflow. Start the workflow there, or add a node for each call"
             )
         for given, why in (

@@ -5,6 +5,7 @@ The library decides what that is, and what an answer means.
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._server import calls
@@ -30,6 +31,22 @@ def call_of(row: calls.OutboxRow) -> Call[Any]:
     return Call(row.function, tuple(netstrings(row.arguments)), read)
 
 
+@dataclass
+class _Untold:
+    """What a queue could not be told in one go, and why: the first entry of it, and how many there are."""
+
+    entry: str
+    error: Exception | None
+    count: int = 0
+
+    def __str__(self) -> str:
+        return repr(self.entry) + (f" and {self.count - 1:,} more" if self.count > 1 else "")
+
+
+# By queue, and the kind of error.
+_Reasons = dict[tuple[str, str], _Untold]
+
+
 class Carrier:
     """Carries the outbox of one queue. What is left undone, heartbeats give to a worker again."""
 
@@ -38,7 +55,7 @@ class Carrier:
         self._channel = queue.channel()
         self._work: asyncio.Task[None] | None = None
         self._is_due = False
-        self._said: set[str] = set()
+        self._said: set[tuple[str, str]] = set()
 
     def tell(self) -> None:
         """There is something to carry."""
@@ -59,26 +76,29 @@ class Carrier:
     async def _carry(self) -> None:
         while self._is_due:
             self._is_due = False
+            untold, asked = _Reasons(), {""}
             try:
-                await self._carry_all()
+                await self._carry_all(untold, asked)
             except ArdiqError as error:
-                self._warn(f"the outbox of queue {self._queue.name!r} is not carried", error)
+                untold["", type(error).__name__] = _Untold("", error, 1)
+            self._warn(untold, asked)
 
-    async def _carry_all(self) -> None:
+    async def _carry_all(self, untold: _Reasons, asked: set[str]) -> None:
         """Carry page after page, until what could not be carried comes up again, or there seems to be nothing else."""
         seen, away, in_vain = set[str](), set[str](), 0
         while rows := await self._channel.ask(calls.outbox(limit=_PAGE)):
             if rows[0].entry in seen:
                 return
             seen.update(row.entry for row in rows)
-            said = await asyncio.gather(*[self._say(row, away) for row in rows])
+            asked.update(row.queue for row in rows)
+            said = await asyncio.gather(*[self._say(row, away, untold) for row in rows])
             entries = [calls.OutboxEntry(row.entry, row.life, answer) for row, answer in zip(rows, said, strict=True)]
             done = await self._channel.ask(calls.outbox_done(entries=entries))
             in_vain = 0 if done else in_vain + 1
             if in_vain == _IN_VAIN:
                 return
 
-    async def _say(self, row: calls.OutboxRow, away: set[str]) -> str:
+    async def _say(self, row: calls.OutboxRow, away: set[str], untold: _Reasons) -> str:
         """Tell the other queue, and what it answers. Of one whose server was `away` the rest waits."""
         if not row.queue:
             return ""
@@ -92,16 +112,23 @@ class Carrier:
             if isinstance(error, ArdiqError) and is_away(error):
                 away.add(row.queue)
         [answer] = answer if isinstance(answer, list) else [answer]
-        if isinstance(answer, Exception):
-            self._warn(f"queue {row.queue!r} cannot be told of {row.entry!r}", answer)
-        elif answer == "exists":
-            self._warn(f"queue {row.queue!r} has another task with the id of {row.entry!r}, which waits for its end")
+        reason = answer if isinstance(answer, Exception) else None
+        if reason is not None or answer == "exists":
+            kind = type(reason).__name__ if reason is not None else "exists"
+            untold.setdefault((row.queue, kind), _Untold(row.entry, reason)).count += 1
         return str(answer)
 
-    def _warn(self, what: str, error: Exception | None = None) -> None:
-        """Say it once; not that the server is away, which the worker says itself."""
-        text = f"{what}: {error}; trying again" if error is not None else what
-        level = logging.DEBUG if error is not None and is_away(error) else logging.WARNING
-        if text not in self._said:
-            self._said = {text} if len(self._said) >= _PAGE else self._said | {text}
-            log.log(level, "%s", text)
+    def _warn(self, untold: _Reasons, asked: set[str]) -> None:
+        """Say it of a queue once, until that is over; not that the server is away, which the worker says itself."""
+        for queue, kind in untold.keys() - self._said:
+            what = untold[queue, kind]
+            error = what.error
+            if error is None:
+                text = f"queue {queue!r} has another task with the id of {what}, which waits for its end"
+            elif queue:
+                text = f"queue {queue!r} cannot be told of {what}: {error}; trying again"
+            else:
+                text = f"the outbox of queue {self._queue.name!r} is not carried: {error}; trying again"
+            is_known = isinstance(error, ArdiqError) and is_away(error)
+            log.log(logging.DEBUG if is_known else logging.WARNING, "%s", text)
+        self._said = {key for key in self._said if key[0] not in asked} | untold.keys()

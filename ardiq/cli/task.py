@@ -238,7 +238,7 @@ def read(app: "Ardiq", task_id: str) -> dict[str, Any] | None:
             fields[name] = _decoded(record[name])
     if notes := {name.removeprefix(NOTE): _decoded(record[name]) for name in record if name.startswith(NOTE)}:
         fields["notes"] = notes
-    fields |= _call_of(app, raw) | _result_of(app, raw)
+    fields |= _call_of(app, raw) | result_of(app, raw)
     if "steps" in record:
         fields["steps"] = read_steps(app, task_id)
     position = app.inspect.position_sync(task_id)
@@ -268,7 +268,8 @@ def _call_of(app: "Ardiq", record: dict[str, bytes]) -> dict[str, Any]:
     return {"args": args, "kwargs": kwargs}
 
 
-def _result_of(app: "Ardiq", record: dict[str, bytes]) -> dict[str, Any]:
+def result_of(app: "Ardiq", record: dict[str, bytes]) -> dict[str, Any]:
+    """Its result as plain data, if it has one; as it is stored if this app cannot read it."""
     if "result" not in record:
         return {}
     try:

@@ -22,7 +22,8 @@ from .._server.replies import ask
 from . import open_app
 from ._arguments import add_actions, json_argument, json_value, positive, refusing, word
 from ._audit import came
-from ._output import Part, Styled, Table, age, many, moment, print_json, short, show
+from ._output import Part, Styled, Table, age, json_text, many, moment, print_json, short, show
+from .task import result_of
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -77,9 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "graph":
         print(draw(arguments.id, nodes, arguments.format), end="")
     elif as_json:
-        print_json({**_workflow(app, arguments.id, progress, _pauses(app)), "nodes": list(map(_plain, nodes))})
+        print_json({**_shown(app, arguments.id, progress), "nodes": [_plain(app, node) for node in nodes]})
     else:
-        show(*_draw(app, _workflow(app, arguments.id, progress, _pauses(app)), nodes))
+        show(*_draw(_shown(app, arguments.id, progress), nodes, [_plain(app, node) for node in nodes]))
     return 0
 
 
@@ -191,14 +192,24 @@ def _workflow(app: "Ardiq", workflow_id: str, progress: WorkflowProgress, paused
     }
 
 
-def _plain(node: WorkflowNode) -> dict[str, Any]:
-    """A node, as `--json` shows it."""
+def _shown(app: "Ardiq", workflow_id: str, progress: WorkflowProgress) -> dict[str, Any]:
+    """The same, with its result if it completed."""
+    return _workflow(app, workflow_id, progress, _pauses(app)) | _result(app, workflow_id)
+
+
+def _plain(app: "Ardiq", node: WorkflowNode) -> dict[str, Any]:
+    """A node, as `--json` shows it; of a task that completed with its result."""
     plain = node._asdict()
     plain["id"] = plain.pop("task_id")
-    return plain
+    has_result = node.state == "complete" and not node.is_map
+    return plain | (_result(app, node.task_id) if has_result else {})
 
 
-def _draw(app: "Ardiq", workflow: dict[str, Any], nodes: list[WorkflowNode]) -> list[Part]:
+def _result(app: "Ardiq", task_id: str) -> dict[str, Any]:
+    return result_of(app, ask(app.context.server.core, calls.task(id=task_id)))
+
+
+def _draw(workflow: dict[str, Any], nodes: list[WorkflowNode], plain: list[dict[str, Any]]) -> list[Part]:
     state = workflow["state"]
     parts: list[Part] = [
         Styled(f"{workflow['id']}: {workflow['name']}", "bold"),
@@ -220,17 +231,19 @@ def _draw(app: "Ardiq", workflow: dict[str, Any], nodes: list[WorkflowNode]) -> 
         )
     if "error" in workflow:
         parts.append(Styled(f"error {workflow['error']}", "red"))
+    if "result" in workflow:
+        parts.append(Styled(f"result {short(json_text(workflow['result']))}", "green"))
     rows = [
         [
             node.name,
             f"{node.task}, {many(node.total, 'call')}" if node.is_map else node.task,
             _state(node),
             _after(node),
-            short(node.error),
+            short(json_text(shown["result"]) if "result" in shown else node.error),
         ]
-        for node in nodes
+        for node, shown in zip(nodes, plain, strict=True)
     ]
-    return [*parts, Table(["node", "task", "state", "after", "error"], rows)]
+    return [*parts, Table(["node", "task", "state", "after", "result or error"], rows)]
 
 
 def _held(workflow: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ._asked import Asked
 from ._users import User
-from .actions import dead, pauses, schedules, tasks
+from .actions import calling, dead, pauses, schedules, tasks, workflows
 from .actions.told import Form, Question, Told
 
 
@@ -18,7 +18,7 @@ class Action(NamedTuple):
         act: does it.
         permission: what its users need.
         under: the screen that has its button.
-        ask: what is asked of people before, if it cannot be undone or is of many.
+        ask: what is asked of people before, if it cannot be undone, is of many, or has to be filled in.
         is_final: whether it cannot be undone.
     """
 
@@ -34,14 +34,21 @@ class Action(NamedTuple):
 ACTIONS = {
     action.name: action
     for action in (
+        Action("enqueue", "Enqueue", calling.enqueue, "enqueue", "tasks", calling.may_enqueue),
         Action("abort", "Abort", tasks.abort, "steer", "tasks", tasks.may_abort, True),
         Action("hurry", "Run now", tasks.hurry, "steer", "tasks"),
+        Action("again", "Enqueue a copy", calling.again, "steer", "tasks"),
         Action("requeue", "Run again", dead.requeue, "replay", "dead"),
+        Action("amend", "Run with other arguments", calling.amend, "amend", "dead", calling.may_amend),
         Action("discard", "Discard", dead.discard, "delete", "dead", dead.may_discard, True),
         Action("requeue-group", "Run all again", dead.requeue_group, "replay", "dead", dead.may_requeue_group),
+        Action("purge", "Discard all", dead.purge, "purge", "dead", dead.may_purge, True),
         Action("discard-group", "Discard all", dead.discard_group, "delete", "dead", dead.may_discard_group, True),
         Action("pause", "Pause", pauses.pause, "pause", "pauses"),
         Action("resume", "End", pauses.resume, "pause", "pauses"),
+        Action("pause-workflow", "Pause", workflows.pause, "pause", "workflows"),
+        Action("resume-workflow", "End the pause", workflows.resume, "pause", "workflows"),
+        Action("retry-workflow", "Run what failed again", workflows.retry, "replay", "workflows"),
         Action("pause-schedule", "Pause", schedules.pause, "schedules", "schedules"),
         Action("resume-schedule", "Go on", schedules.resume, "schedules", "schedules"),
         Action("run-schedule", "Run now", schedules.run, "schedules", "schedules"),

@@ -25,7 +25,7 @@ from ._routes import SCREENS, Screen
 from ._samples import Samples
 from ._users import User
 from .actions.told import Form as Filled
-from .actions.told import Told
+from .actions.told import Question, Told
 
 if TYPE_CHECKING:
     from ..app import Ardiq
@@ -140,23 +140,37 @@ class Dashboard:
             form = await _posting.form_of(request)
             back = _posting.way_back(form, asked.links(), back)
             if action.ask is not None and not is_json and not form.get(_posting.CONFIRMED):
-                question = await action.ask(asked, form)
-                fields = [(name, value) for name, value in form.multi_items() if name not in question.more]
-                fields += question.more.items()
-                return self._page_of(
-                    asked, "confirm", action.under, back, action=action, question=question, fields=fields
-                )
+                return self._question(asked, action, form, back, await action.ask(asked, form))
             told, answers = await _posting.carry_out(action, asked, form)
         except Exception as error:
             why = _refusal(error)
             if why.status == 400 and not is_json:
-                return self._told(request, back, Told(why.text, False))
+                return await self._wrong(asked, action, form, back, why)
             if why.status >= 500:
                 why.text += ". It is not known whether this was done: look before you do it again."
             return self._failed(request, user, is_json, why, "That was not done")
         if is_json:
             return JSONResponse({"done": told.is_done, "told": told.text, "answers": answers})
-        return self._told(request, back, told)
+        return self._told(request, asked.links("tasks", told.task_id) if told.task_id else back, told)
+
+    def _question(
+        self, asked: Asked, action: Action, form: Filled, back: str, question: Question, why: str = ""
+    ) -> Response:
+        """The page that asks before an action, with what is wrong of what was filled in."""
+        others = {_posting.CONFIRMED, *question.more, *(each.name for each in question.inputs)}
+        fields = [(name, value) for name, value in form.multi_items() if name not in others]
+        fields += question.more.items()
+        given = {"action": action, "question": question, "fields": fields, "why": why}
+        return self._page_of(asked, "confirm", action.under, back, **given)
+
+    async def _wrong(self, asked: Asked, action: Action, form: Filled, back: str, why: Refused) -> Response:
+        """What was wrong, over the form to fill in if there is one."""
+        if action.ask is not None and form.get(_posting.CONFIRMED):
+            with suppress(Refused, ArdiqError):
+                question = await action.ask(asked, form)
+                if question.inputs:
+                    return self._question(asked, action, form, back, question, why.text)
+        return self._told(asked.request, back, Told(why.text, False))
 
     def _told(self, request: Request, back: str, told: Told) -> Response:
         answer = RedirectResponse(back, 303)

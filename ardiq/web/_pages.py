@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
+from .._values.ids import new_id
 from ..cli._output import age, many, short
 from . import _actions, _drawing
 
@@ -107,6 +108,7 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= {"age": age, "moment": moment, "clock": clock, "short": short, "plain": plain, "count": count}
     made.globals |= {"many": many, "drawing": _drawing, "chip": chip}
+    made.globals["new_id"] = new_id
     made.globals |= {"offered": _actions.offered, "allowed": _actions.allowed}
     return made
 

@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
+
+from .._values.signature import MISSING
 
 if TYPE_CHECKING:
     from .._values.signature import Signature
@@ -39,6 +42,26 @@ class Redactor:
     def named(self, name: str, value: Any, depth: int = 0) -> Any:
         """The value of that name."""
         return HIDDEN if self.hides(name) else self.value(value, depth)
+
+    def restored(self, name: str, new: Any, old: Any, depth: int = 0) -> Any:
+        """What somebody wrote over a value of that name as it was shown, with what was hidden in its place again.
+
+        Raises:
+            ValueError: what is hidden was written elsewhere than it was, or it is nested too deeply to be shown whole.
+        """
+        if depth > _DEEPEST:
+            raise ValueError("it is nested too deeply to be written here")
+        if new == HIDDEN:
+            if old is MISSING or not self.hides(name):
+                raise ValueError(f"{HIDDEN!r} can only stay where it was")
+            return old
+        if isinstance(new, dict):
+            inner = old if isinstance(old, dict) else {}
+            return {key: self.restored(key, value, inner.get(key, MISSING), depth + 1) for key, value in new.items()}
+        if isinstance(new, list):
+            items = [*old, *repeat(MISSING, len(new))] if isinstance(old, list) else repeat(MISSING)
+            return [self.restored("", value, item, depth + 1) for value, item in zip(new, items, strict=False)]
+        return new
 
     def call(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], signature: "Signature | None"

@@ -72,9 +72,9 @@ function M.reopen(batch, id)
   local of, name = group.of(batch, id)
   if not of then return end
   if undo.is_awaited(batch, of, name) then
-    group.count_dead(batch, id, -1)
+    -- What its end means may be one of the chores yet, and then it does not count.
+    if redis.call('SREM', keys.failed(batch.base, of.id), name) == 1 then group.count_dead(batch, id, -1) end
     batch.members = batch.members or {}
-    redis.call('SREM', keys.failed(batch.base, of.id), name)
     redis.call('SADD', keys.open(batch.base, of.id), name)
     return
   end

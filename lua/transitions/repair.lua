@@ -165,12 +165,16 @@ local function list_again(kind, key, command, mend)
     if place.lost(batch.base, finding.id, record) ~= finding.kind then return 'sound' end
     local of, name = group.split(finding.id)
     if batches.obstacle(batch, command, key(batch.base, of)) then return 'by_hand' end
-    mend(batch, key(batch.base, of), name or finding.id, record)
+    mend(batch, key(batch.base, of), name or finding.id, record, group.root_of(finding.id))
   end
 end
 
 list_again('nodes', keys.nodes, 'LLEN', function(_, key, name) redis.call('RPUSH', key, name) end)
-list_again('failed', keys.failed, 'SCARD', function(_, key, name) redis.call('SADD', key, name) end)
+list_again('failed', keys.failed, 'SCARD', function(batch, key, name, _, root_id)
+  redis.call('SADD', key, name)
+  batch.listed = batch.listed or {}
+  batch.listed[root_id] = true
+end)
 -- Its time begins again.
 list_again('deadlines', keys.deadlines, 'ZCARD', function(batch, key, id, record)
   local is_unfinished = record.building or record.open_map
@@ -323,6 +327,7 @@ return function(base, args)
     -- The next finding may be about the same task, and is to see it where it lies by now.
     calls.flush(batch)
   end
+  for root_id in pairs(batch.listed or {}) do recount.at_least(batch, root_id) end
   calls.close(batch)
   return answers
 end

@@ -146,16 +146,18 @@ def called_wrongly(model: Flows, task: Task, got: Got) -> Iterator[str]:
             value, parts = tuple(parts[:3]), parts[3:]
             if named != name:
                 yield f"{got.id} has the input {named}, and is to have {name}"
-            if wrong := _input(task, name, value, is_map):
+            if wrong := _input(model, task, name, value, is_map):
                 yield f"{got.id} has of {name} {value}, and {wrong}"
     if parts:
         yield f"{got.id} has more inputs than asked for: {parts}"
 
 
-def _input(task: Task, name: str, value: tuple[str, ...], is_map: bool) -> str:
+def _input(model: Flows, task: Task, name: str, value: tuple[str, ...], is_map: bool) -> str:
     assert task.group
     source = task.group.members[name]
     state, codec, text = value
+    if source.id not in model.tasks:
+        return "" if state == "not_found" and not codec and text else "is to say that it is gone"
     if is_map:
         return "" if value == ("map", "", source.id) else "is to name the map"
     if source.state == "complete":
@@ -176,7 +178,8 @@ def shown_wrongly(server: WorkflowServer, seen: Looked, group: Group, offset: in
     if (state, kind, [row[0] for row in rows]) != (seen.tasks[group.id]["state"], "workflow", page):
         yield f"the page {offset}, {limit} of {group.id} has {state}, {kind}, {rows}"
     for name, of_map, task, state, _, *counts, error, queue in rows:
-        record = seen.tasks[f"{group.id}~{name}"]
+        # Of one that somebody deleted only the name is known.
+        record = seen.tasks.get(f"{group.id}~{name}", {})
         said = (of_map, task, state, error, queue, *counts)
         fields = ("kind", "name", "state", "error", "queue")
         numbers = ("size", "complete", "failed", "skipped", "aborted")

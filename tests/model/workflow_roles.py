@@ -96,11 +96,11 @@ class Roles(WorkflowMachine):
     def wait_for(self, id: str) -> None:
         task = self.model.tasks.get(id)
         is_asked = task is not None and not task.has_ended
-        if is_asked:
-            self.model.awaited.add(id)
         reply = self.call("await_", id=id, mailbox=MAILBOX, waiter_ttl_ms=1000 * LEASE_MS, result_ttl_ms=KEPT_MS)
         # One that is found to have expired is told of by the answer.
         has_expired = is_asked and task is not None and task.has_ended
+        if is_asked and not has_expired:
+            self.model.awaited.add(id)
         expect = "finished" if has_expired else "unfinished" if is_asked else "finished" if task else "not_found"
         if (reply if isinstance(reply, str) else reply[0]) != expect:
             self.fail(f"await of {id} answers {reply}, and is to answer {expect}")

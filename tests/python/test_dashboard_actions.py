@@ -1,5 +1,6 @@
 """What people do in the dashboard: each action by each role and from each site, what it changes, what is told of it."""
 
+import json
 import logging
 import re
 from html import unescape
@@ -8,19 +9,27 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
-from boards import HOSTILE, NAME, SCREENS, browser, fill, functions, links
+from boards import HOSTILE, NAME, SCREENS, SECRET, browser, fill, functions, links
 from documents import ROOT
 
-from ardiq import Ardiq
+from ardiq import Ardiq, Flow
 from ardiq._server import calls
 from ardiq.web import Token, User, dashboard
 from ardiq.web._actions import ACTIONS
+from ardiq.web._redact import HIDDEN
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 OWN = {"sec-fetch-site": "same-origin", **FORM}
 PERMISSION = {
+    "enqueue": "enqueue",
+    "purge": "purge",
     "abort": "steer",
     "hurry": "steer",
+    "again": "steer",
+    "amend": "amend",
+    "pause-workflow": "pause",
+    "resume-workflow": "pause",
+    "retry-workflow": "replay",
     "requeue": "replay",
     "discard": "delete",
     "requeue-group": "replay",
@@ -31,20 +40,26 @@ PERMISSION = {
     "resume-schedule": "schedules",
     "run-schedule": "schedules",
 }
-ASKED_BEFORE = {"abort", "discard", "requeue-group", "discard-group"}
+ASKED_BEFORE = {"enqueue", "purge", "amend", "abort", "discard", "requeue-group", "discard-group"}
 MAY = {
     "viewer": set[str](),
-    "operator": {"steer", "replay", "pause", "schedules"},
-    "admin": {"steer", "replay", "pause", "schedules", "delete"},
+    "operator": {"steer", "replay", "pause", "schedules", "enqueue"},
+    "admin": {"steer", "replay", "pause", "schedules", "delete", "amend", "enqueue", "purge"},
 }
 
 
-def fields_of(ids: dict[str, str]) -> dict[str, dict[str, str]]:
+def fields_of(ids: dict[str, str], queue: str) -> dict[str, dict[str, str]]:
     """A form for each action that changes something."""
     group = {"name": "charge", "kind": "ValueError"}
     return {
+        "enqueue": {"name": "sync", "args": "[3]"},
         "abort": {"id": ids["later"]},
         "hurry": {"id": ids["later"]},
+        "again": {"id": ids["done"]},
+        "amend": {"id": ids["dead"], "args": '["good", "t"]'},
+        "pause-workflow": {"id": ids["workflow"]},
+        "resume-workflow": {"id": ids["workflow"]},
+        "retry-workflow": {"id": ids["workflow"]},
         "requeue": {"id": ids["dead"]},
         "discard": {"id": ids["dead"]},
         "requeue-group": group,
@@ -54,6 +69,7 @@ def fields_of(ids: dict[str, str]) -> dict[str, dict[str, str]]:
         "pause-schedule": {"name": "nightly"},
         "resume-schedule": {"name": "nightly"},
         "run-schedule": {"name": "nightly"},
+        "purge": {"queue": queue},
     }
 
 
@@ -93,7 +109,7 @@ def test_every_action_is_in_the_table() -> None:
 async def test_each_role_does_what_it_may(app: Ardiq, role: str) -> None:
     user = {"nothing": User("ada", may=()), "elsewhere": User("ada", "admin", queues=["other-*"]), "nobody": None}
     who = user[role] if role in user else User("ada", role)
-    forms = sorted(fields_of(await fill(app)).items(), key=lambda each: each[0] not in ASKED_BEFORE)
+    forms = sorted(fields_of(await fill(app), app.queue_name).items(), key=lambda each: each[0] not in ASKED_BEFORE)
     for twin in ("", ".json"):
         for name, fields in forms:
             async with browser(dashboard(app, auth=lambda request: who)) as client:
@@ -112,10 +128,14 @@ async def test_pages_have_the_buttons_of_a_role_alone(app: Ardiq, role: str) -> 
     ids = await fill(app)
     async with browser(dashboard(app, auth=lambda request: User("ada", role))) as client:
         seen = set()
-        for path in (*SCREENS, "tasks?state=scheduled", "tasks?state=dead", *(f"tasks/{id}" for id in ids.values())):
+        screens = (*SCREENS, f"workflows/{ids['workflow']}")
+        for path in (*screens, "tasks?state=scheduled", "tasks?state=dead", *(f"tasks/{id}" for id in ids.values())):
             page = (await client.get(f"/q/{app.queue_name}/{path}")).text
             seen |= set(re.findall(rf'action="/q/{app.queue_name}/([^"]*)"', page)) & set(ACTIONS)
-        assert seen == {name for name, need in PERMISSION.items() if need in MAY[role]} - {"resume-schedule"}
+        assert seen == {name for name, need in PERMISSION.items() if need in MAY[role]} - {
+            "resume-schedule",
+            "retry-workflow",
+        }
 
 
 @pytest.mark.parametrize(
@@ -385,3 +405,191 @@ async def test_a_server_that_is_away_leaves_it_open(caplog: pytest.LogCaptureFix
         large = await post(client, app, "hurry", id="x" * 300_000)
         many = await post(client, app, "hurry", **{f"id{number}": 1 for number in range(1001)})
         assert (large.status_code, many.status_code) == (413, 413)
+
+
+async def test_a_dead_letter_runs_with_other_arguments_and_the_old_secrets(app: Ardiq) -> None:
+    given: list[Any] = []
+
+    @app.task(max_retries=0)
+    async def pay(order: Any, card_token: str, *, more: Any = None) -> None:
+        given.append((order, card_token, more))
+        if order == "bad":
+            raise ValueError(HOSTILE)
+
+    app.burst = True
+    job = await pay.enqueue("bad", SECRET, more=[HOSTILE, {"token": SECRET, "plain": 1}])
+    await app.run()
+    async with browser(dashboard(app, auth="nobody")) as client:
+        page = await post(client, app, "amend", id=job.id)
+        assert page.status_code == 200
+        assert SECRET not in page.text
+        assert re.findall(r"<script(?! src=)", page.text) == []
+        args, kwargs = map(unescape, re.findall(r"<textarea[^>]*>\n(.*?)</textarea>", page.text, re.DOTALL))
+        assert json.loads(args) == ["bad", HIDDEN]
+        assert json.loads(kwargs) == {"more": [HOSTILE, {"token": HIDDEN, "plain": 1}]}
+        for wrong, words in (
+            ({"args": "[1,"}, "The arguments in 'args' are not JSON"),
+            ({"args": "{}"}, "must be a JSON array"),
+            ({"kwargs": "[]"}, "must be a JSON object"),
+            ({"args": json.dumps([HIDDEN, "x"])}, "can only stay where it was"),
+            ({"kwargs": json.dumps({"more": [HIDDEN]})}, "can only stay where it was"),
+            ({"kwargs": json.dumps({"more": [1, {"plain": HIDDEN}]})}, "can only stay where it was"),
+            ({"kwargs": json.dumps({"api_key": HIDDEN})}, "can only stay where it was"),
+            ({"args": "[1]"}, "card_token"),
+            ({"args": "[1, 2]"}, "card_token"),
+            ({"kwargs": f'{{"more": {"[" * 70}{"]" * 70}}}'}, "nested too deeply"),
+        ):
+            fields = {"args": args, "kwargs": kwargs, **wrong}
+            page = await post(client, app, "amend", id=job.id, **fields, confirmed=1)
+            assert (page.status_code, words in unescape(page.text)) == (200, True), (wrong, page.text)
+            (told,) = re.findall(r'name="args".*?>\n(.*?)</textarea>', page.text, re.DOTALL)
+            assert unescape(told) == fields["args"], "what was written is lost"
+            assert (await post(client, app, "amend.json", id=job.id, **fields)).status_code == 400
+        assert await app.dead.count() == 1
+        fields = {"args": args.replace("bad", "good"), "kwargs": kwargs}
+        answer = await post(client, app, "amend", id=job.id, **fields, confirmed=1)
+        assert notice(await client.get(answer.headers["location"])) == f"{job.id}: queued again, with other arguments."
+        gone = await post(client, app, "amend", id=job.id, **fields, confirmed=1)
+        assert "no dead letter any more" in notice(await client.get(gone.headers["location"]))
+        assert "no dead letter any more" in await do(client, app, "amend", id=HOSTILE)
+    await app.run()
+    assert given[1] == ("good", SECRET, [HOSTILE, {"token": SECRET, "plain": 1}])
+
+
+async def test_who_sees_no_arguments_changes_none(app: Ardiq) -> None:
+    ids = await fill(app)
+    user = User("ada", may={"view", "amend"})
+    async with browser(dashboard(app, auth=lambda request: user)) as client:
+        assert "/amend" not in (await client.get(f"/q/{app.queue_name}/tasks/{ids['dead']}")).text
+        for name in ("amend", "amend.json"):
+            assert (await post(client, app, name, id=ids["dead"], args="[]", confirmed=1)).status_code == 403
+
+
+async def test_a_copy_has_the_same_call_and_is_added_once(app: Ardiq) -> None:
+    ids = await fill(app)
+    async with browser(dashboard(app, auth="nobody")) as client:
+        page = (await client.get(f"/q/{app.queue_name}/tasks/{ids['done']}")).text
+        (new,) = re.findall(r'name="new_id" value="([a-z2-7]+)"', page)
+        answer = await post(client, app, "again", id=ids["done"], new_id=new)
+        assert answer.headers["location"] == f"/q/{app.queue_name}/tasks/{new}"
+        assert notice(await client.get(answer.headers["location"])) == f"{new}: enqueued."
+        assert await do(client, app, "again", id=ids["done"], new_id=new) == f"{new}: there already; nothing was added."
+        one, other = [await app.context.inspector.record(each) for each in (ids["done"], new)]
+        assert {name: one[name] for name in ("name", "args", "kwargs", "lane")} == {
+            name: other[name] for name in ("name", "args", "kwargs", "lane")
+        }
+        copy = (await post(client, app, "again.json", id=ids["done"])).json()["answers"]
+        assert list(copy.values()) == ["enqueued"]
+        assert not {new, ids["done"]} & set(copy)
+        assert "unknown" in await do(client, app, "again", id=HOSTILE)
+        for node in (ids["workflow"], f"{ids['workflow']}~first"):
+            assert "belongs to a workflow" in await do(client, app, "again", id=node)
+        assert await do(client, app, "again") == "No task was chosen."
+
+
+async def test_a_signed_call_is_copied_and_changed_with_a_signature(make_app: Any) -> None:
+    app = make_app(signing_key="x" * 32, burst=True)
+    given: list[str] = []
+
+    @app.task(max_retries=0)
+    async def send(to: str) -> None:
+        given.append(to)
+        if to == "bad":
+            raise ValueError
+
+    job = await send.enqueue("bad")
+    await app.run()
+    async with browser(dashboard(app, auth="nobody")) as client:
+        await do(client, app, "again", id=job.id)
+        answer = await post(client, app, "amend.json", id=job.id, args='["good"]')
+        assert answer.json()["done"] is True
+    await app.run()
+    assert sorted(given) == ["bad", "bad", "good"]
+
+
+async def test_a_workflow_is_paused_and_what_failed_runs_again(app: Ardiq) -> None:
+    given: list[int] = []
+
+    @app.task(max_retries=0)
+    async def step(number: int) -> None:
+        given.append(number)
+        if number == 1 and given.count(1) == 1:
+            raise ValueError
+
+    app.burst, flow = True, Flow()
+    first = flow.add(step.prepare(1), name="first")
+    flow.add(step.prepare(2), name="then").after(first)
+    async with browser(dashboard(app, auth="nobody")) as client:
+        job = await app.start(flow)
+        assert await do(client, app, "pause-workflow", id=job.id) == f"{job.id}: paused; what runs goes on."
+        await app.run()
+        assert given == []
+        assert await do(client, app, "resume-workflow", id=job.id) == f"{job.id}: goes on."
+        assert await do(client, app, "resume-workflow", id=job.id) == f"{job.id}: not paused; nothing was changed."
+        await app.run()
+        page = (await client.get(f"/q/{app.queue_name}/workflows/{job.id}")).text
+        assert "/retry-workflow" in page
+        assert "/pause-workflow" not in page
+        assert await do(client, app, "retry-workflow", id=job.id) == f"{job.id}: 1 dead letter queued again."
+        await app.run()
+        assert given == [1, 1, 2]
+        gone = f"{job.id}: has no dead letters; nothing was changed."
+        assert await do(client, app, "retry-workflow", id=job.id) == gone
+        for name in ("pause-workflow", "resume-workflow", "retry-workflow"):
+            assert "nothing was changed" in await do(client, app, name, id=HOSTILE)
+            assert await do(client, app, name) == "Name the workflow."
+
+
+async def test_a_task_is_enqueued_by_a_form(app: Ardiq) -> None:
+    await fill(app)
+    async with browser(dashboard(app, auth="nobody")) as client:
+        page = await post(client, app, "enqueue", name=HOSTILE, args=HOSTILE, lane=HOSTILE)
+        assert re.findall(r"<script(?! src=)", page.text) == []
+        assert set(map(unescape, re.findall(r'<option value="(.*?)">', page.text))) >= {"charge", "sync", NAME}
+        (new,) = re.findall(r'name="new_id" value="([a-z2-7]+)"', page.text)
+        right = {"name": "sync", "args": "[3]", "kwargs": "", "lane": "", "new_id": new, "confirmed": 1}
+        for wrong, words in (
+            ({"name": ""}, "Name the task."),
+            ({"name": "snyc"}, "There is no task 'snyc' here; did you mean 'sync'?"),
+            ({"args": '["x"]'}, "argument 'customer_id' does not fit its annotation"),
+            ({"args": "[]"}, "missing a required argument"),
+            ({"args": "3"}, "must be a JSON array"),
+            ({"kwargs": "3"}, "must be a JSON object"),
+            ({"lane": "nowhere"}, "no worker would take it"),
+            ({"name": "sync", "lane": HOSTILE}, "no worker would take it"),
+        ):
+            page = await post(client, app, "enqueue", **right | wrong)
+            assert (page.status_code, words in unescape(page.text)) == (200, True), (wrong, page.text)
+            json_answer = await post(client, app, "enqueue.json", **right | wrong)
+            assert json_answer.status_code == 400
+        before = await app.queue_size()
+        for told in (f"{new}: enqueued.", f"{new}: there already; nothing was added."):
+            answer = await post(client, app, "enqueue", **right)
+            assert notice(await client.get(answer.headers["location"])) == told
+        assert await app.queue_size() == before + 1
+        assert (await app.context.inspector.record(new))["args"] == "[3]"
+
+
+async def test_a_task_that_the_dashboard_does_not_know_is_enqueued_by_name(app: Ardiq, make_app: Any) -> None:
+    stranger = make_app(queue_name=app.queue_name)
+    async with browser(dashboard(stranger, auth="nobody")) as client:
+        answer = await post(client, app, "enqueue.json", name=NAME, kwargs='{"to": "x"}', new_id="mine")
+        assert answer.json()["answers"] == {"mine": "enqueued"}
+        assert (await client.get(f"/q/{app.queue_name}/tasks/mine")).status_code == 200
+
+
+async def test_all_dead_letters_are_discarded_by_who_types_the_name_of_the_queue(app: Ardiq) -> None:
+    await fill(app)
+    async with browser(dashboard(app, auth="nobody")) as client:
+        page = await post(client, app, "purge")
+        assert f"Discard all 1 dead letter of queue {app.queue_name}?" in page.text
+        for wrong in ("", "default", HOSTILE):
+            page = await post(client, app, "purge", queue=wrong, confirmed=1)
+            assert "type the name of the queue" in page.text
+            assert re.findall(r"<script(?! src=)", page.text) == []
+            assert (await post(client, app, "purge.json", queue=wrong)).status_code == 400
+        assert await app.dead.count() == 1
+        answer = await post(client, app, "purge", queue=app.queue_name, confirmed=1)
+        assert notice(await client.get(answer.headers["location"])) == "1 dead letter discarded."
+        assert await app.dead.count() == 0
+        assert "Discard all…" not in (await client.get(f"/q/{app.queue_name}/dead")).text

@@ -171,7 +171,7 @@ async def test_people_act_by_keyboard_alone(app: Ardiq, scripts: bool) -> None:
         await press("Enter")
         await page.wait_for_selector(f".notice:has-text('{ids['dead']}: discarded.')")
         await page.wait_for_selector("#now .chip.discarded")
-        assert await page.locator("form.act").count() == 0
+        assert await page.locator("form[action$=discard], form[action$=amend]").count() == 0
     assert await app.dead.count() == 0
 
 
@@ -191,3 +191,37 @@ async def test_what_was_told_stays_when_the_task_ends(app: Ardiq) -> None:
         await page.wait_for_selector("#now .chip.aborted")
         assert "running, and asked to stop." in await page.inner_text(".notice")
     await running
+
+
+@pytest.mark.parametrize(
+    ("theme", "width", "scripts"), [("light", 1380, True), ("dark", 390, True), ("light", 390, False)]
+)
+async def test_arguments_are_written_and_mended(app: Ardiq, theme: str, width: int, scripts: bool) -> None:
+    ids, shown = await fill(app), {"width": width, "height": 900}
+    async with page_of(app, color_scheme=theme, viewport=shown, java_script_enabled=scripts) as (page, address):
+        await page.goto(f"{address}tasks/{ids['dead']}")
+        await page.click("form[action$=amend] button")
+        await page.fill("[name=args]", "[1,")
+        await page.click("button[name=confirmed]")
+        await page.wait_for_selector(".undone:has-text('are not JSON')")
+        assert await page.input_value("[name=args]") == "[1,"
+        if scripts:
+            await check_access(page)
+            assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        await page.fill("[name=args]", '["good", "●●●●●● redacted"]')
+        await page.click("button[name=confirmed]")
+        await page.wait_for_selector(".notice:has-text('queued again, with other arguments')")
+        await page.goto(f"{address}tasks/{ids['done']}")
+        await page.click("form[action$=again] button")
+        await page.wait_for_selector(".notice:has-text('enqueued.')")
+        assert await page.inner_text("#now .chip") == "… queued"
+        await page.goto(f"{address}tasks")
+        await page.click("form[action$=enqueue] button")
+        await page.fill("[name=name]", "sync")
+        await page.fill("[name=args]", "[7]")
+        if scripts:
+            await check_access(page)
+            assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        await page.click("button[name=confirmed]")
+        await page.wait_for_selector("h1:has-text('sync')")
+    assert await app.dead.count() == 0

@@ -303,6 +303,35 @@ async def test_of_many_that_cannot_be_told_some_wait_for_the_next_time(app: Ardi
     assert entry(0) == later
 
 
+async def test_what_cannot_be_told_is_said_once_for_each_queue(
+    app: Ardiq, gpu: Ardiq, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks = tasks_of(app)
+    flow = Flow("some", id="some-1")
+    for number in range(3):
+        flow.add(tasks.double.options(queue=gpu.queue_name).prepare(number), name=f"n{number}")
+    await app.start(flow)
+    core, ready = gpu.context.server.core, f"{gpu.context.server.base}ready:default"
+    carrier = Carrier(app.context)
+
+    async def carried(is_damaged: bool) -> list[str]:
+        core.command(["SET", ready, "damaged"] if is_damaged else ["DEL", ready])
+        caplog.clear()
+        carrier.tell()
+        await carrier.close()
+        return [record.getMessage() for record in caplog.records if "cannot be told" in record.getMessage()]
+
+    [told] = await carried(True)
+    assert told.startswith(f"queue {gpu.queue_name!r} cannot be told of 'begin some-1~n0' and 2 more: ")
+    assert await carried(True) == []
+    # What was over, and begins again, is said again.
+    assert await carried(False) == []
+    flow = Flow("another")
+    flow.add(tasks.double.options(queue=gpu.queue_name).prepare(1))
+    await app.start(flow)
+    assert len(await carried(True)) == 1
+
+
 async def test_two_homes_with_workflows_of_the_same_id(app: Ardiq, gpu: Ardiq) -> None:
     tasks = tasks_of(app)
     other = app.queue(f"{app.queue_name}-other")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,28 @@ PROCESSES = """
 """
 
 
+async def test_a_task_of_another_app_is_told_where_it_is_to_run(app: Ardiq) -> None:
+    other = Ardiq(app.redis_url, queue_name=f"{app.queue_name}-theirs")
+
+    @other.task
+    async def theirs(value: int) -> int:
+        return value
+
+    flow = Flow("mixed", id="mixed-1")
+    flow.add(tasks_of(app).give.prepare(1))
+    flow.add(theirs.prepare(1))
+    told = (
+        f"node 'theirs' is of another app, with the queue {other.queue_name!r}, and its workflow is for "
+        f"{app.queue_name!r}: for it to run there, add it as theirs.options(queue={other.queue_name!r})"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        await app.start(flow)
+    flow = Flow("mixed", id="mixed-1")
+    flow.add(theirs.options(queue=other.queue_name).prepare(1))
+    job = await app.start(flow)
+    assert [node.queue async for node in job.nodes()] == [other.queue_name]
+
+
 async def test_in_child_processes(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with task_module(PROCESSES, server, tmp_path, monkeypatch) as module:
         app: Ardiq = module.app
@@ -171,11 +194,11 @@ def test_the_command_line(app: Ardiq, ardiq: Callable[..., tuple[int, str]]) -> 
     shown = json.loads(ardiq("task", "show", MODULE, "site-1~total", "--json")[1])
     assert (shown["after"], shown["inputs"], "needs" in shown) == ({"numbers": "fail"}, {"0": "*numbers"}, False)
 
-    async def work() -> None:
+    async def work(id: str) -> None:
         async with working(app):
-            await app.result("site-1", timeout=SOON_S)
+            await app.result(id, timeout=SOON_S)
 
-    asyncio.run(work())
+    asyncio.run(work("site-1"))
     assert ardiq("workflow", "list", MODULE, "-n", "5", "--json") == (0, "[]\n")
     code, text = ardiq("workflow", "show", MODULE, "site-1")
     assert code == 0
@@ -185,8 +208,16 @@ def test_the_command_line(app: Ardiq, ardiq: Callable[..., tuple[int, str]]) -> 
     shown = json.loads(ardiq("workflow", "show", MODULE, "site-1", "--json")[1])
     assert [node["state"] for node in shown["nodes"]] == ["failed", "skipped", "complete"]
     assert shown["nodes"][2]["after"] == {"numbers": "ignore"}
+    assert [node.get("result") for node in shown["nodes"]] == [None, None, 1]
+    assert "result" not in shown
     assert ardiq("workflow", "graph", MODULE, "site-1")[1].startswith("flowchart TD\n")
     assert ardiq("workflow", "graph", MODULE, "site-1", "--format", "dot")[1].startswith('digraph "site-1" {\n')
+    chained = chain(tasks.give.prepare(17)).then(tasks.give).start_sync()
+    asyncio.run(work(chained.id))
+    shown = json.loads(ardiq("workflow", "show", MODULE, chained.id, "--json")[1])
+    assert (shown["result"], [node["result"] for node in shown["nodes"]]) == (17, [17, 17])
+    text = ardiq("workflow", "show", MODULE, chained.id)[1]
+    assert ("result 17" in text, text.splitlines()[-1].endswith(" 17")) == (True, True)
     code, text = ardiq("workflow", "show", MODULE, "nothing")
     assert (code, "there is no such workflow" in text) == (1, True)
     assert json.loads(ardiq("workflow", "show", MODULE, "nothing", "--json")[1]) == {

@@ -10,9 +10,10 @@ from ..._server import calls
 from ..._values.encodings import to_json
 from ...cli._output import many
 from .._asked import Asked, Refused
-from .told import Form, Question, Told, ids_of, note, summed
+from .told import Form, Input, Question, Told, ids_of, note, summed
 
 _PORTION = 100
+_MOST_PURGED = 10_000
 _WORDS = {
     "queued": "queued again",
     "discarded": "discarded",
@@ -57,6 +58,27 @@ async def discard_group(asked: Asked, form: Form, answers: dict[str, str]) -> To
 
 async def may_discard_group(asked: Asked, form: Form) -> Question:
     return await _question(asked, form, "Discard {}?", _FOR_GOOD)
+
+
+async def may_purge(asked: Asked, form: Form) -> Question:
+    queue, letters = asked.app.queue_name, await asked.app.dead.count()
+    field = Input("queue", f"type the name of the queue: {queue}", form.get("queue", ""))
+    return Question(f"Discard all {many(letters, 'dead letter')} of queue {queue}?", _FOR_GOOD, inputs=[field])
+
+
+async def purge(asked: Asked, form: Form, answers: dict[str, str]) -> Told:
+    """Up to so many: whoever waits for the page must hear of it."""
+    queue, removed, more = asked.app.queue_name, 0, True
+    if form.get("queue") != queue:
+        raise Refused(400, f"To discard all dead letters, type the name of the queue, {queue}, as queue.")
+    ttl_ms = asked.app.context.settings.result_ttl_ms
+    while more and removed < _MOST_PURGED:
+        call = calls.purge(place="dead", which="", offset=0, limit=_PORTION, result_ttl_ms=ttl_ms)
+        reply = await asked.ask(call)
+        removed, more = removed + reply.discarded, reply.more
+        answers[queue] = f"discarded {removed}"
+    told = f"{many(removed, 'dead letter')} discarded."
+    return Told(f"{told} More are left: do it again." if more else told, removed > 0)
 
 
 async def _requeue(asked: Asked, lanes: Mapping[str, str], answers: dict[str, str]) -> None:

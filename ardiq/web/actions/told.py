@@ -16,26 +16,40 @@ Form = ImmutableMultiDict[str, str]
 
 
 class Told(NamedTuple):
-    """What people are told, and whether anything was changed."""
+    """What people are told, whether anything was changed, and the id of a task to lead them to."""
 
     text: str
     is_done: bool = True
+    task_id: str = ""
+
+
+class Input(NamedTuple):
+    """A field to fill in: its name in the form, what it is for, what is in it, what to choose from, what to add."""
+
+    name: str
+    label: str
+    value: str = ""
+    choices: Sequence[str] = ()
+    hint: str = ""
+    is_long: bool = False
 
 
 class Question(NamedTuple):
-    """What is asked before something that cannot be undone.
+    """What is asked before something that cannot be undone, or that has to be filled in.
 
     Attributes:
         text: the question.
         why: what will come of it.
         ids: some of what it is about.
         more: fields of the form, besides those that were sent.
+        inputs: fields to fill in; what is wrong with them is said above them, and they can be mended.
     """
 
     text: str
     why: str
     ids: Sequence[str] = ()
     more: Mapping[str, str] = {}
+    inputs: Sequence[Input] = ()
 
 
 def ids_of(form: Form) -> list[str]:
