@@ -94,6 +94,13 @@ class Core:
         Raises `OSError` where it cannot listen.
         """
 
+    @staticmethod
+    def metrics(queues: Sequence[tuple[str, Core]]) -> str:
+        """The metrics of queues, each with its name, as a worker's `/metrics` has them, without those of workers.
+
+        Blocks, with the GIL released, at most two seconds a queue whose server does not answer.
+        """
+
     def channel(self, inbox: Inbox, number: int = 0) -> Channel:
         """A new channel for the event loop of that inbox, where its news have this number."""
 

@@ -1,5 +1,6 @@
 """The dashboard as an ASGI app: which user, which screen, and what comes of it."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
@@ -12,6 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from .._core import Core
 from ..cli._output import json_text
 from ..errors import ArdiqError, BadArgument, BrokerError
 from . import _pages, _posting
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 _LARGEST_LOGIN = 4096
 _A_YEAR = "public, max-age=31536000, immutable"
+_METRICS = "text/plain; version=0.0.4"
 _UNBUFFERED = {"x-accel-buffering": "no"}
 
 
@@ -94,6 +97,7 @@ class Dashboard:
         pages = [
             Route("/", self._home),
             Route("/healthz", _healthy),
+            Route("/metrics", self._metrics),
             Route("/static/{name}", _static),
             Route("/login", self._login, methods=["POST"]),
             Route("/logout", self._logout, methods=["POST"]),
@@ -210,6 +214,16 @@ class Dashboard:
         if len(names) == 1:
             return RedirectResponse(_links(request, names[0])(), 303)
         return _page(request, "home", user=user, names=names, logs_out=isinstance(self._auth, Form))
+
+    async def _metrics(self, request: Request) -> Response:
+        """What Prometheus reads, of all queues that the user sees, whether they have workers or not."""
+        user = await self._user(request, True)
+        if isinstance(user, Response):
+            return user
+        if not user.can("metrics"):
+            return JSONResponse({"error": "your role may not do that: it needs the permission 'metrics'"}, 403)
+        cores = [(name, app.context.server.core) for name, app in self._apps.items() if user.sees(name)]
+        return PlainTextResponse(await asyncio.to_thread(Core.metrics, cores), media_type=_METRICS)
 
     async def _stream(self, request: Request) -> Response:
         user = await self._user(request, True)

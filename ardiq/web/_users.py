@@ -4,9 +4,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-_VIEWER = frozenset({"view"})
+_VIEWER = frozenset({"view", "metrics"})
 _OPERATOR = _VIEWER | {"payloads", "enqueue", "steer", "replay", "pause", "schedules"}
-_ADMIN = _OPERATOR | {"amend", "delete", "purge", "metrics"}
+_ADMIN = _OPERATOR | {"amend", "delete", "purge"}
 ROLES = {"viewer": _VIEWER, "operator": _OPERATOR, "admin": _ADMIN}
 PERMISSIONS = _ADMIN
 
@@ -17,8 +17,8 @@ class User:
 
     Attributes:
         name: for people, shown at the top of each page.
-        role: "viewer": `view`; "operator": also `payloads`, `enqueue`, `steer`, `replay`, `pause`, `schedules`;
-            "admin": everything.
+        role: "viewer": `view`, `metrics`; "operator": also `payloads`, `enqueue`, `steer`, `replay`, `pause`,
+            `schedules`; "admin": everything.
         queues: patterns such as "emails-*" of the queues they see; "*": all that the dashboard shows.
         may: the permissions, instead of those of the role; None: those of the role.
 

@@ -204,6 +204,8 @@ async def test_a_server_that_is_away_is_said_so() -> None:
         assert "does not answer" in page.text
         assert "does not answer" in data.json()["error"]
         assert (await client.get("/healthz")).status_code == 200
+        metrics = await client.get("/metrics")
+        assert 'ardiq_queue_known{queue="away"} 0' in metrics.text.splitlines()
 
 
 async def test_files_are_small_and_may_be_kept(app: Ardiq) -> None:

@@ -87,6 +87,33 @@ async def test_every_response_has_the_headers(app: Ardiq) -> None:
         assert post.headers["content-security-policy"].startswith(POLICY)
 
 
+async def test_metrics_of_queues_without_workers_are_for_whom_may_have_them(app: Ardiq) -> None:
+    other = app.queue(f"{app.queue_name}-other")
+    await app.ref("work").enqueue(1)
+    await other.ref("work").options(delay_ms=3_600_000).enqueue(2)
+    names = [app.queue_name, other.queue_name]
+
+    async def seen(user: User) -> tuple[int, str]:
+        async with browser(dashboard(app, auth=lambda _: user, queues=names)) as client:
+            answer = await client.get("/metrics")
+            return answer.status_code, answer.text
+
+    status, text = await seen(User("ada", "admin"))
+    assert status == 200
+    for name, state in zip(names, ("queued", "scheduled"), strict=True):
+        assert f'ardiq_queue_tasks{{queue="{name}",state="{state}"}} 1' in text.splitlines()
+        assert f'ardiq_queue_workers{{queue="{name}"}} 0' in text.splitlines()
+    assert text.count("# TYPE ardiq_queue_tasks gauge") == 1
+    status, text = await seen(User("bob", "admin", queues=["*-other"]))
+    assert status == 200
+    assert f'queue="{app.queue_name}"' not in text
+    assert f'queue="{other.queue_name}"' in text
+    assert (await seen(User("eve", may={"view"})))[0] == 403
+    async with browser(dashboard(app, auth=Token(TOKEN))) as client:
+        assert (await client.get("/metrics")).status_code == 401
+        assert (await client.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})).status_code == 200
+
+
 async def test_an_admin_may_embed_it(app: Ardiq) -> None:
     async with browser(dashboard(app, auth="nobody", embed=["https://admin.example.com"])) as client:
         answer = await client.get(f"/q/{app.queue_name}/")

@@ -28,6 +28,9 @@ use crate::engine::worker::slots::Phase;
 mod queue;
 mod text;
 
+pub use queue::in_time;
+pub use text::render_queues;
+
 /// Longer without an answer from the server a worker is not ready; sooner where its lease is shorter.
 const SILENT: Duration = Duration::from_secs(10);
 /// One request and its answer take no longer, whoever asks.

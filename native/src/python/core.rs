@@ -17,6 +17,7 @@ use crate::call::dispatch::{Dispatcher, Request};
 use crate::call::migrate::{self, Status};
 use crate::call::schema;
 use crate::engine::events::{Event, Inbox};
+use crate::engine::health;
 use crate::engine::hub::{Hub, Running, State};
 use crate::engine::producer;
 use crate::lua::library::Library;
@@ -202,6 +203,17 @@ impl Core {
 
     fn health(&self, host: &str, port: u16) -> PyResult<Health> {
         Health::start(self.state()?, host, port)
+    }
+
+    /// The metrics of these queues, as a worker's `/metrics` has them, asked one after the other.
+    #[staticmethod]
+    fn metrics(py: Python<'_>, queues: Vec<(String, Py<Self>)>) -> PyResult<String> {
+        let ask = |(name, core): (String, Py<Self>)| {
+            let state = core.get().wait(py, |dispatcher| async move { Ok(health::in_time(&dispatcher).await) })?;
+            Ok((name, state))
+        };
+        let told: Vec<_> = queues.into_iter().map(ask).collect::<PyResult<_>>()?;
+        Ok(health::render_queues(&told))
     }
 
     /// The server's URL without its password.

@@ -43,7 +43,7 @@ impl Cache {
         match &*last {
             Some((at, state)) if at.elapsed() < GOOD_FOR => state.clone(),
             _ => {
-                let state = timeout(PATIENCE, ask(dispatcher)).await.ok().and_then(Result::ok);
+                let state = in_time(dispatcher).await;
                 *last = Some((Instant::now(), state.clone()));
                 state
             }
@@ -64,6 +64,11 @@ impl Layout {
         let reply = &protocol.function("overview").map_err(|error| error.to_string())?.reply;
         Ok(Self { now: reply.header.find(["now"])?, gauge: reply.record.find(["name", "number"])? })
     }
+}
+
+/// The state of the queue now; nothing when the server does not tell in time.
+pub async fn in_time(dispatcher: &Dispatcher) -> Option<State> {
+    timeout(PATIENCE, ask(dispatcher)).await.ok().and_then(Result::ok)
 }
 
 async fn ask(dispatcher: &Dispatcher) -> Result<State, Error> {

@@ -43,6 +43,15 @@ pub async fn render(watched: &[Watched]) -> String {
     text.finish()
 }
 
+/// The metrics of these queues alone, each with what the server says of it, for a process without workers.
+pub fn render_queues(queues: &[(String, Option<State>)]) -> String {
+    let mut text = Text::default();
+    for (queue, state) in queues {
+        text.queue(queue, state.as_ref());
+    }
+    text.finish()
+}
+
 /// Metrics as they are gathered, by name: all samples of one stand together.
 #[derive(Default)]
 struct Text {
