@@ -43,6 +43,7 @@ LEFT = [
     (("SADD", "waiters:a", "m"), "has no time to live"),
     (("RPUSH", "log:a", "x"), "has no time to live"),
     (("RPUSH", "stream:a", "x"), "has no time to live"),
+    (("RPUSH", "audit", "x"), "has no time to live"),
     (("ZADD", "dead", "1", "a"), "a is nothing"),
     (("HSET", "schedules", "s", "{}"), "s is half a schedule"),
     (("ZADD", "schedule_due", "1", "s"), "s is half a schedule"),
