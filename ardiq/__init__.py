@@ -10,6 +10,7 @@ with an underscore is read in its own module alone (`tests/agreement/test_rooms.
 
 `_values`: values and the rules about them; no server, no event loop
     models, errors, retries, executors, limits, batches, uniqueness, signals: what you receive, catch and configure
+    dependencies: which parameters of a task are made for each attempt
     instruments: what is told of each enqueue and attempt
     settings, options, defaults, imports: an app's options and their checks
     signature, items, conversion, sameness: what a task's function takes and returns
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from .app import Ardiq
     from .batches import Batch
     from .context import current_task, emit, emit_sync
+    from .dependencies import Depends
     from .errors import (
         ArdiqError,
         BadArgument,
@@ -173,6 +175,7 @@ __all__ = [
     "DeadLetter",
     "DeadRecord",
     "Debounce",
+    "Depends",
     "Duplicate",
     "EnqueueContext",
     "ErrorContext",
@@ -274,6 +277,7 @@ _HOMES = (
     "app",
     "batches",
     "context",
+    "dependencies",
     "errors",
     "executors",
     "inspection",

@@ -33,6 +33,7 @@ from ._values.signing import SigningKey
 from ._values.timing import Timing
 from .batches import Batch, check_batch
 from .dead import DeadLetters
+from .dependencies import injected
 from .executors import Executor
 from .job import Job
 from .limits import Limit
@@ -353,6 +354,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Streaming, Star
             if task_name is None:
                 raise TypeError("@app.task needs a name= for a callable that has none")
             _options.text("name", task_name)
+            function = injected(task_name, function)
             if batch is None:
                 task = Task(self, task_name, function, priority, unique is True, ttl_ms, rule)
             else:
@@ -454,6 +456,7 @@ class Ardiq(Options, Hooks, Asking, Pausing, Limiting, Watching, Streaming, Star
 
         def register(function: Callable[[], R]) -> Task[[], R]:
             if callable(function):
+                function = injected(name or str(getattr(function, "__name__", "?")), function)
                 _needs_nothing(function, name)
             if len(self.context.registry.crons) >= SCHEDULE_DECLARE_MOST:
                 raise ValueError(

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from ..dependencies import override
 from ._assertions import all_enqueued, assert_enqueued, no_server
 from ._background import BackgroundWorker, worker
 from ._clock import Clock
@@ -21,6 +22,7 @@ __all__ = [
     "inline",
     "no_server",
     "on_server",
+    "override",
     "worker",
 ]
 

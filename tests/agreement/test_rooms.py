@@ -22,6 +22,7 @@ ROOMS = (
         "executors",
         "limits",
         "batches",
+        "dependencies",
         "uniqueness",
         "signals",
         "instruments",
