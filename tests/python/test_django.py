@@ -364,3 +364,100 @@ def test_the_guide_s_example(tmp_path: Path) -> None:
             found = [Order.objects.get().invoiced, greet.get_result({id_!r}).return_value]
         """
         assert site.shell(results) == [True, "Welcome, Ada"]
+
+
+ADMIN = """
+INSTALLED_APPS += ["django.contrib." + name for name in ("admin", "auth", "contenttypes", "sessions", "messages")]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+PROCESSORS = ["template.context_processors.request", "contrib.auth.context_processors.auth"]
+PROCESSORS.append("contrib.messages.context_processors.messages")
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django." + name for name in PROCESSORS]},
+    }
+]
+STATIC_URL = "static/"
+ROOT_URLCONF = "proj.urls"
+ALLOWED_HOSTS = ["testserver"]
+"""
+URLS = """
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]
+"""
+
+
+def test_staff_of_the_admin_see_the_dashboard(tmp_path: Path) -> None:
+    """As the guide mounts it. People log in by the admin's own form, which leads back."""
+    texts = {"manage.py": FILES["manage.py"], "mail/__init__.py": "", **files(ROOT / "docs/django.md")}
+    texts["proj/settings.py"] = textwrap.dedent(FILES["proj/settings.py"]) + texts["proj/settings.py"] + ADMIN
+    texts["shop/models.py"], texts["proj/urls.py"] = FILES["shop/models.py"], URLS
+    with open_site(tmp_path, texts) as site:
+        found = site.shell(
+            f"""
+            {textwrap.indent(MIGRATE, " " * 12)}
+            import asyncio, httpx
+            from django.conf import settings
+            from django.contrib.auth.models import User
+            from django.contrib.sessions.models import Session
+            from django.test import Client
+            from proj.asgi import application
+
+            User.objects.create_superuser("ada", password="secret")
+            User.objects.create_user("bob", password="secret", is_staff=True)
+            User.objects.create_user("eve", password="secret")
+            page, pausing = "/ardiq/q/default/tasks", "/ardiq/q/default/pause.json"
+
+            async def shown(client):
+                answer = await client.get(page)
+                return answer.headers.get("location") or [r for r in ("admin", "viewer") if f"· {{r}}" in answer.text]
+
+            async def visit(name):
+                transport = httpx.ASGITransport(app=application)
+                async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+                    seen = [await shown(client)]
+                    login = seen[0]
+                    await client.get(login)
+                    form = {{"username": name, "password": "secret", "next": page}}
+                    form["csrfmiddlewaretoken"] = client.cookies["csrftoken"]
+                    answer = await client.post(login, data=form)
+                    seen.append(answer.headers.get("location"))
+                    if name == "eve":  # the admin's form refuses her, another page of the site may not
+                        other = Client()
+                        await other.aforce_login(await User.objects.aget(username=name))
+                        client.cookies["sessionid"] = other.cookies["sessionid"].value
+                    seen.append(await shown(client))
+                    own = {{"sec-fetch-site": "same-origin"}}
+                    answer = await client.post(pausing, data={{"name": "work"}}, headers=own)
+                    seen += [answer.status_code, answer.headers.get("location")]
+                    if name == "ada":
+                        old, settings.SECRET_KEY = settings.SECRET_KEY, "another"
+                        settings.SECRET_KEY_FALLBACKS = [old]
+                        seen += [await shown(client), await shown(client)]
+                        settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = old, []
+                        await User.objects.filter(username=name).aupdate(is_active=False)
+                        seen.append(await shown(client))
+                        seen.append(await Session.objects.acount())
+                    return seen
+
+            async def visits():
+                return [await visit(name) for name in ("ada", "bob", "eve")]
+
+            found = asyncio.run(visits())
+            """
+        )
+    page = "/ardiq/q/default/tasks"
+    login = "/admin/login/?next=%2Fardiq%2Fq%2Fdefault%2Ftasks"
+    assert found == [
+        [login, page, ["admin"], 200, None, ["admin"], ["admin"], login, 1],
+        [login, page, ["viewer"], 403, None],
+        [login, None, login, 303, "/admin/login/?next=%2Fardiq%2F"],
+    ]
