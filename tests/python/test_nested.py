@@ -4,36 +4,19 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import noted_tasks
 import pytest
 from helpers import SOON_S, node_states, result_of, value_of, working
 
 from ardiq import Ardiq, Flow, Node, chain, chord, group
 
 
-class Tasks:
-    """Tasks of an app, and what ran."""
+class Tasks(noted_tasks.Tasks):
+    """And two more."""
 
     def __init__(self, app: Ardiq) -> None:
-        self.seen: list[Any] = []
-        self.broken: set[Any] = set()
-        seen, broken = self.seen, self.broken
-
-        @app.task(max_retries=0)
-        async def give(value: int) -> int:
-            seen.append(value)
-            if value in broken:
-                raise ValueError(value)
-            return value
-
-        @app.task(max_retries=0)
-        async def double(value: int) -> int:
-            seen.append(("double", value))
-            return 2 * value
-
-        @app.task(max_retries=0)
-        async def total(values: list[int]) -> int:
-            seen.append(("total", values))
-            return sum(values)
+        super().__init__(app)
+        seen = self.seen
 
         @app.task(max_retries=0)
         async def show(value: list[Any]) -> list[Any]:
@@ -44,7 +27,7 @@ class Tasks:
             seen.append(("alarm", name))
             return name
 
-        self.give, self.double, self.total, self.show, self.alarm = give, double, total, show, alarm
+        self.show, self.alarm = show, alarm
 
 
 @pytest.fixture
