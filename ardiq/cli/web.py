@@ -69,7 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
     listener = listener or _listen(place)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has stopped
     shown = Place(place.host, listener.getsockname()[1])
-    print(f"dashboard at http://{shown}/, for {_whom(auth)}", flush=True)
+
+    class Announced(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            # It answers, and stops in good order, from here on.
+            print(f"dashboard at http://{shown}/, for {_whom(auth)}", flush=True)
+
     # The client must stay the proxy: `X-Forwarded-For` is anybody's.
     config = uvicorn.Config(
         board,
@@ -80,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         lifespan="off",
         timeout_graceful_shutdown=_LAST_S,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    Announced(config).run(sockets=[listener])
     return 0
 
 
