@@ -220,8 +220,10 @@ class Dashboard:
         user = await self._user(request, True)
         if isinstance(user, Response):
             return user
-        if not user.can("metrics"):
-            return JSONResponse({"error": "your role may not do that: it needs the permission 'metrics'"}, 403)
+        try:
+            _require(user, "metrics")
+        except Refused as refused:
+            return JSONResponse({"error": refused.text}, refused.status)
         cores = [(name, app.context.server.core) for name, app in self._apps.items() if user.sees(name)]
         return PlainTextResponse(await asyncio.to_thread(Core.metrics, cores), media_type=_METRICS)
 
@@ -285,15 +287,20 @@ class Dashboard:
         return _page(request, "login", 401, fields=fields, told=told)
 
     def _asked(self, request: Request, user: User, permission: str) -> Asked:
-        """The request, if they may: the one place that says so."""
+        """The request, if they may."""
         name = request.path_params["queue"]
         if name not in self._apps or not user.sees(name):
             raise Refused(404, f"there is no queue {name!r} here")
-        if not user.can(permission):
-            raise Refused(403, f"your role may not do that: it needs the permission {permission!r}")
+        _require(user, permission)
         queues = [each for each in self._apps if user.sees(each)]
         links = _links(request, name)
         return Asked(request, self._apps[name], user, self._redactor, self._samples[name], queues, links)
+
+
+def _require(user: User, permission: str) -> None:
+    """Refuse somebody who may not."""
+    if not user.can(permission):
+        raise Refused(403, f"your role may not do that: it needs the permission {permission!r}")
 
 
 def _refusal(error: Exception) -> Refused:
